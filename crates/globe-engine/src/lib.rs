@@ -1,0 +1,1 @@
+//! Prompt to tokens to places: text input, sampling, generation, locating.

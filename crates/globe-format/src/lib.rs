@@ -1,0 +1,1 @@
+//! Bytes to typed views: safetensors files and their index.

@@ -1,0 +1,1 @@
+//! Answers to places: parsing, gazetteer, clustering.

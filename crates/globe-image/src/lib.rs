@@ -1,0 +1,1 @@
+//! Photo bytes to model patches: decoding, orientation, resizing, normalisation.

@@ -1,0 +1,2 @@
+//! The globe command line.
+fn main() {}

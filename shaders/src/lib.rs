@@ -1,0 +1,1 @@
+//! Every WGSL kernel, the table that names them, and the linker.

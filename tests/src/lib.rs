@@ -1,0 +1,1 @@
+//! Tests across crates: kernels against their oracle, models against goldens, the command line.
