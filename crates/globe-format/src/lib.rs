@@ -1,1 +1,29 @@
 //! Bytes to typed views: safetensors files and their index.
+//!
+//! Bytes come through [`Source`] and named files through [`Files`], so a folder on disk and a
+//! folder in a browser load by the same path. This crate opens no file itself, with one
+//! exception: `mapped`, absent on wasm32, maps a local folder into memory.
+
+mod checkpoint;
+mod convert;
+mod dtype;
+mod error;
+mod header;
+mod index;
+mod listing;
+#[cfg(not(target_arch = "wasm32"))]
+mod mapped;
+mod names;
+mod source;
+mod write;
+
+pub use checkpoint::{Checkpoint, DtypeSummary, INDEX_FILE, SINGLE_FILE, TensorInfo};
+pub use dtype::Dtype;
+pub use error::{Error, Result};
+pub use header::MAX_HEADER_BYTES;
+pub use listing::MAX_LISTED;
+#[cfg(not(target_arch = "wasm32"))]
+pub use mapped::{Folder, Mapped};
+pub use names::{MissingTensor, NameReport, ShapeMismatch};
+pub use source::{Files, MAX_WHOLE_FILE_BYTES, MemoryFiles, Source, read_file};
+pub use write::{OutTensor, write_safetensors};

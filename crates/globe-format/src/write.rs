@@ -1,0 +1,104 @@
+//! Writes safetensors files, byte for byte the same for the same tensors.
+
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use serde::Serialize;
+
+use crate::{
+    dtype::Dtype,
+    error::{Error, Result},
+    header::METADATA,
+};
+
+/// Data starts at a multiple of this, so that a memory map can be cast in place.
+const ALIGN_BYTES: usize = 8;
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct OutTensor<'a> {
+    /// Name, unique in the file.
+    pub name: String,
+    /// Element type of `data`.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Little-endian elements in row-major order.
+    pub data: Cow<'a, [u8]>,
+}
+
+impl OutTensor<'static> {
+    /// An `F32` tensor of `values`.
+    pub fn f32(name: impl Into<String>, shape: &[usize], values: &[f32]) -> Self {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { name: name.into(), dtype: Dtype::F32, shape: shape.into(), data: Cow::Owned(data) }
+    }
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    dtype: &'a str,
+    shape: &'a [usize],
+    data_offsets: (usize, usize),
+}
+
+/// The bytes of a file with `tensors` and string `metadata`.
+///
+/// Wider element types come first, so that every tensor is aligned, and names are sorted among
+/// equals. The order of `tensors` does not matter.
+pub fn write_safetensors(
+    tensors: &[OutTensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    sorted.sort_by_key(|tensor| (Reverse(tensor.dtype.size_bytes()), &tensor.name));
+    let mut file = header(&sorted, metadata)?;
+    for tensor in sorted {
+        file.extend_from_slice(&tensor.data);
+    }
+    Ok(file)
+}
+
+/// Length field and padded JSON, entries in the order of the data.
+fn header(tensors: &[&OutTensor<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let mut entries = Vec::new();
+    if !metadata.is_empty() {
+        entries.push(member(METADATA, metadata)?);
+    }
+    let (mut names, mut end) = (BTreeSet::new(), 0);
+    for tensor in tensors {
+        check_size(tensor)?;
+        if tensor.name == METADATA || !names.insert(&tensor.name) {
+            return Err(fail(&tensor.name, "the name is reserved or stands twice".into()));
+        }
+        let data_offsets = (end, end + tensor.data.len());
+        end = data_offsets.1;
+        let entry = Entry { dtype: tensor.dtype.name(), shape: &tensor.shape, data_offsets };
+        entries.push(member(&tensor.name, &entry)?);
+    }
+    let mut json = format!("{{{}}}", entries.join(",")).into_bytes();
+    json.resize(json.len().next_multiple_of(ALIGN_BYTES), b' ');
+    Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
+}
+
+/// `"name":value`. Written by hand, because whether a JSON map sorts depends on crate features.
+fn member(name: &str, value: &impl Serialize) -> Result<String> {
+    let json = |text: serde_json::Result<String>| text.map_err(|e| fail(name, e.to_string()));
+    Ok(format!("{}:{}", json(serde_json::to_string(name))?, json(serde_json::to_string(value))?))
+}
+
+fn fail(tensor: &str, reason: String) -> Error {
+    Error::Write { tensor: tensor.into(), reason }
+}
+
+fn check_size(tensor: &OutTensor<'_>) -> Result<()> {
+    let OutTensor { name, dtype, shape, data } = tensor;
+    let size = shape.iter().try_fold(dtype.size_bytes(), |size, &dim| size.checked_mul(dim));
+    if size == Some(data.len()) {
+        return Ok(());
+    }
+    Err(fail(name, format!("{dtype} {shape:?} does not fill {} bytes", data.len())))
+}
