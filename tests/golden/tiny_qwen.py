@@ -415,12 +415,12 @@ def load(folder: Path, attention: str = "eager", dtype=torch.float32) -> Loaded:
 
 
 def read_template(folder: Path) -> str:
-    """The order in which transformers prefers them."""
+    """In the order of transformers' preference; ours if the checkpoint has none."""
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text()
     if (folder / "chat_template.json").exists():
         return json.loads((folder / "chat_template.json").read_text())["chat_template"]
-    return json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+    return json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template", CHAT_TEMPLATE)
 
 
 def make_inputs(loaded: Loaded, images: list, text: str, system: str | None):
