@@ -1,1 +1,92 @@
-//! Tests across crates: kernels against their oracle, models against goldens, the command line.
+//! What the tests share: devices, random values, comparison with a message worth reading.
+
+use std::sync::OnceLock;
+
+use globe_ops::{Compute, Device, DeviceChoice, Int, Tensor, open_device, read_f32, tensor_f32, tensor_i32};
+
+/// The adapter under test: hardware if there is any, else a software one.
+///
+/// # Panics
+/// If there is neither: a kernel test that does not run tests nothing.
+pub fn gpu() -> &'static Compute {
+    static GPU: OnceLock<Compute> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let choice = std::env::var("GLOBE_TEST_DEVICE").map_or(DeviceChoice::Auto, |name| {
+            name.parse().expect("GLOBE_TEST_DEVICE is auto, gpu or software")
+        });
+        let compute = pollster::block_on(open_device(choice)).expect("an adapter");
+        assert_ne!(
+            compute.device,
+            Device::flex(),
+            "no Vulkan adapter; on Debian: apt-get install mesa-vulkan-drivers libvulkan1"
+        );
+        compute
+    })
+}
+
+/// The oracle's device: every op runs its default body.
+pub fn oracle() -> Device {
+    Device::flex()
+}
+
+/// Repeatable values, evenly spread over [-1, 1).
+pub fn random(len: usize, seed: u64) -> Vec<f32> {
+    // SplitMix64 (Steele, Lea, Flood 2014): short, and good enough for inputs.
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (0..len).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+}
+
+/// A random float tensor.
+pub fn random_tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    tensor_f32(random(shape.iter().product(), seed), shape, device)
+}
+
+/// An index tensor.
+pub fn indices<const D: usize>(values: &[i32], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+    tensor_i32(values.to_vec(), shape, device)
+}
+
+/// The values of a tensor.
+///
+/// # Panics
+/// If the device failed.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    pollster::block_on(read_f32(tensor)).expect("device reads")
+}
+
+/// Fails unless every `|got - expected| <= tolerance * max(1, max |expected|)`.
+///
+/// # Panics
+/// With the worst position, both values and how many differ.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths differ");
+    let scale = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+    let limit = tolerance * scale;
+    let error = |i: usize| (got[i] - expected[i]).abs();
+    // Written so that a NaN counts as bad.
+    let bad: Vec<usize> = (0..got.len()).filter(|i| !(error(*i) <= limit)).collect();
+    if let Some(&first) = bad.first() {
+        let worst = bad.iter().copied().max_by(|a, b| error(*a).total_cmp(&error(*b)));
+        let worst = worst.unwrap_or(first);
+        panic!(
+            "{what}: {} of {} values differ by more than {limit:.1e}; first at {first}: got {}, \
+             expected {}; worst at {worst}: got {}, expected {}",
+            bad.len(), got.len(), got[first], expected[first], got[worst], expected[worst],
+        );
+    }
+}
+
+/// Runs `op` on the adapter and on the oracle and compares the results.
+#[track_caller]
+pub fn check_op<const D: usize>(what: &str, tolerance: f32, op: impl Fn(&Device) -> Tensor<D>) {
+    let expected = values(op(&oracle()));
+    let got = values(op(&gpu().device));
+    assert_close(what, &got, &expected, tolerance);
+}

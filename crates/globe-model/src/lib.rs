@@ -1,1 +1,22 @@
 //! Model files: configuration, blocks, caches.
+//!
+//! One file per architecture. A model never opens a file: bytes come through
+//! [`globe_format::Files`], so a folder on disk and one in a browser load alike.
+
+mod cache;
+mod config;
+mod error;
+mod layers;
+mod model;
+mod qwen2_5_vl;
+mod rope;
+mod vision_layout;
+mod weights;
+
+pub use cache::Cache;
+pub use config::{Config, TextConfig, VisionConfig};
+pub use error::{Error, Result};
+pub use model::{ImageGrid, Model, Summary};
+pub use qwen2_5_vl::{Qwen2_5Vl, TraceStage};
+pub use rope::{MropePositions, mrope_positions};
+pub use vision_layout::VisionLayout;

@@ -1,0 +1,79 @@
+//! The one error type of this crate.
+
+/// Why a model cannot be loaded or cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder is not a model: check the path.
+    #[error("{file} is missing; a model folder holds config.json, tokenizer.json and model*.safetensors")]
+    MissingFile {
+        /// The file.
+        file: &'static str,
+    },
+    /// A field of `config.json` is absent, of the wrong type or out of range: fix the file, or download it again.
+    #[error("config.json: {field}: {reason}")]
+    Config {
+        /// Path of the field.
+        field: String,
+        /// What is wrong and what is expected.
+        reason: String,
+    },
+    /// The checkpoint is of another kind: convert it, or use a supported one.
+    #[error("config.json: model_type `{found}` is not supported; supported: qwen2_5_vl")]
+    UnknownArchitecture {
+        /// The value found.
+        found: String,
+    },
+    /// The prompt and the answer do not fit the cache: shorten the prompt, or lower the token or pixel limit.
+    #[error("kv cache: {used} + {wanted} tokens exceed {capacity}; lower --max-tokens or the image size")]
+    CacheFull {
+        /// Tokens already in the cache.
+        used: usize,
+        /// Tokens to be added.
+        wanted: usize,
+        /// Tokens that fit.
+        capacity: usize,
+    },
+    /// A token id lies outside the vocabulary: tokenizer and weights belong to different models.
+    #[error("token id {id} is outside the vocabulary of {vocab_size}; tokenizer.json belongs to another model")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// The prompt has a different number of image tokens than the images give.
+    #[error("the prompt holds {in_prompt} image tokens, the images give {from_images}")]
+    ImageTokens {
+        /// Image tokens among the ids.
+        in_prompt: usize,
+        /// Rows that the vision tower returns.
+        from_images: usize,
+    },
+    /// An image grid does not divide into merged patches: use this model's own preprocessing.
+    #[error("image grid {grid:?} does not divide by the merge size {merge}")]
+    Grid {
+        /// Frames, rows and columns of patches.
+        grid: [usize; 3],
+        /// Patches merged along each side.
+        merge: usize,
+    },
+    /// A tensor is larger than the adapter can bind: use a smaller model or another device.
+    #[error("tensor `{name}` takes {size_bytes} bytes, this adapter binds at most {limit_bytes}; use a smaller model or --device cpu")]
+    TensorTooLarge {
+        /// Name in the checkpoint.
+        name: String,
+        /// Its size in f32.
+        size_bytes: u64,
+        /// The adapter's limit.
+        limit_bytes: u64,
+    },
+    /// The weight files are damaged or of another model.
+    #[error(transparent)]
+    Format(#[from] globe_format::Error),
+    /// An op was refused or the device failed.
+    #[error(transparent)]
+    Ops(#[from] globe_ops::Error),
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

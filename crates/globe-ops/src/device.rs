@@ -1,0 +1,175 @@
+//! Choosing and opening the device that tensors live on.
+
+use burn::tensor::wgpu::wgpu;
+use burn::tensor::{Device, DeviceKind};
+
+use crate::{Error, Result};
+
+/// Dispatches gathered into one submission before the queue sees them.
+const TASKS_MAX: usize = 64;
+
+/// Which processor computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else a software GPU, else the CPU path.
+    #[default]
+    Auto,
+    /// A hardware GPU.
+    Gpu,
+    /// A software implementation of Vulkan or WebGPU: the same kernels, slower.
+    Software,
+    /// The oracle of every kernel in plain Rust: no driver needed, slowest.
+    Cpu,
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "software" => Ok(Self::Software),
+            "cpu" => Ok(Self::Cpu),
+            other => Err(format!("unknown device `{other}`; use auto, gpu, software or cpu")),
+        }
+    }
+}
+
+/// One adapter as its driver describes it.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// Name given by the driver.
+    pub name: String,
+    /// Graphics API: vulkan, metal, dx12, gl, webgpu.
+    pub api: String,
+    /// Whether it computes on the CPU.
+    pub software: bool,
+    /// Driver name and version.
+    pub driver: String,
+    /// Largest buffer a kernel can bind, bytes.
+    pub max_binding_bytes: u64,
+    /// Whether shaders may use f16, subgroups and timestamps.
+    pub features: AdapterFeatures,
+}
+
+/// Optional abilities that faster kernel variants use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdapterFeatures {
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Subgroup operations.
+    pub subgroups: bool,
+    /// GPU timestamps.
+    pub timestamps: bool,
+}
+
+/// Every adapter of this machine, hardware first.
+pub async fn adapters() -> Vec<Adapter> {
+    let instance = wgpu::Instance::default();
+    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let mut adapters: Vec<_> = found.iter().map(describe).collect();
+    adapters.sort_by_key(|a| a.software);
+    adapters
+}
+
+fn describe(adapter: &wgpu::Adapter) -> Adapter {
+    let info = adapter.get_info();
+    let features = adapter.features();
+    Adapter {
+        name: info.name,
+        api: info.backend.to_str().to_owned(),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_binding_bytes: adapter.limits().max_storage_buffer_binding_size,
+        features: AdapterFeatures {
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        },
+    }
+}
+
+/// An open device and what the loader must know of it.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    /// Where tensors live.
+    pub device: Device,
+    /// Name of the adapter.
+    pub name: String,
+    /// Largest buffer a kernel can bind, bytes.
+    pub max_binding_bytes: u64,
+}
+
+/// Opens the chosen device. Call it once per process and clone the result.
+///
+/// # Errors
+/// [`Error::NoAdapter`] if there is no adapter of that kind.
+pub async fn open_device(choice: DeviceChoice) -> Result<Compute> {
+    match choice {
+        DeviceChoice::Cpu => cpu(),
+        DeviceChoice::Software => open(DeviceKind::Cpu, "software").await,
+        DeviceChoice::Gpu => open(hardware_kind().await?, "hardware").await,
+        DeviceChoice::Auto => match hardware_kind().await {
+            Ok(kind) => open(kind, "hardware").await,
+            Err(_) if has_software().await => open(DeviceKind::Cpu, "software").await,
+            Err(_) => cpu(),
+        },
+    }
+}
+
+#[cfg(feature = "flex")]
+fn cpu() -> Result<Compute> {
+    let name = "cpu (reference kernels)".into();
+    Ok(Compute { device: Device::flex(), name, max_binding_bytes: u64::MAX })
+}
+
+#[cfg(not(feature = "flex"))]
+fn cpu() -> Result<Compute> {
+    Err(Error::NoAdapter { wanted: "cpu", reason: "this build has no CPU path".into() })
+}
+
+async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
+    let options = Device::wgpu_options().device_kind(kind).tasks_max(TASKS_MAX);
+    let (device, setup) = options
+        .init_with_setup_async()
+        .await
+        .map_err(|e| Error::NoAdapter { wanted, reason: e.to_string() })?;
+    Ok(Compute {
+        device,
+        name: setup.adapter.get_info().name,
+        max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
+    })
+}
+
+/// The browser hands out one adapter and does not say what it is.
+#[cfg(target_family = "wasm")]
+async fn hardware_kind() -> Result<DeviceKind> {
+    Ok(DeviceKind::DefaultDevice)
+}
+
+#[cfg(not(target_family = "wasm"))]
+async fn hardware_kind() -> Result<DeviceKind> {
+    use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
+    let found = wgpu::Instance::default().enumerate_adapters(primary_backends()).await;
+    let has = |kind| found.iter().any(|a| a.get_info().device_type == kind);
+    if has(DiscreteGpu) {
+        Ok(DeviceKind::DiscreteGpu(0))
+    } else if has(IntegratedGpu) {
+        Ok(DeviceKind::IntegratedGpu(0))
+    } else if has(VirtualGpu) {
+        Ok(DeviceKind::VirtualGpu(0))
+    } else {
+        Err(Error::NoAdapter { wanted: "hardware", reason: "none is listed".into() })
+    }
+}
+
+async fn has_software() -> bool {
+    let found = wgpu::Instance::default().enumerate_adapters(primary_backends()).await;
+    found.iter().any(|a| a.get_info().device_type == wgpu::DeviceType::Cpu)
+}
+
+/// The APIs whose compute limits the kernels are written for; OpenGL is not among them.
+fn primary_backends() -> wgpu::Backends {
+    wgpu::Backends::PRIMARY
+}

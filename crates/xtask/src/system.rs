@@ -1,0 +1,70 @@
+//! Other programs: running them, and what the tests need installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What went wrong, for a person to read.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// A `cargo` command in the repository, with the cargo that runs this program.
+pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Runs a command and errors unless it succeeds.
+pub fn run(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    eprintln!("$ {shown}");
+    let status = command.status().map_err(|e| format!("cannot start `{shown}`: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}")) }
+}
+
+fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a program answers `--version`.
+pub fn is_installed(program: &str) -> bool {
+    let output = Command::new(program).arg("--version").output();
+    output.is_ok_and(|o| o.status.success())
+}
+
+/// Makes sure that some Vulkan driver is there: installs Mesa's software one when root on Debian.
+pub fn need_vulkan() -> Result<()> {
+    if has_vulkan_driver() {
+        return Ok(());
+    }
+    let packages = ["mesa-vulkan-drivers", "libvulkan1"];
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !is_root() || !is_installed("apt-get") {
+        return Err(format!("no Vulkan driver; the kernel tests need one. On Debian:\n  {by_hand}"));
+    }
+    run(Command::new("apt-get").arg("update"))?;
+    run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(packages))
+        .map_err(|e| format!("{e}\ninstall a Vulkan driver by hand:\n  {by_hand}"))
+}
+
+fn has_vulkan_driver() -> bool {
+    if !cfg!(target_os = "linux") || std::env::var_os("VK_DRIVER_FILES").is_some() {
+        return true; // elsewhere the driver comes with the system
+    }
+    let folders = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+    let filled = |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
+    folders.iter().any(|folder| filled(&folder))
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask test`: the checks, quickest first.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::system::{self, Result, cargo, is_installed, need_vulkan, root};
+
+/// What became of a step that did not fail.
+enum Done {
+    Passed,
+    Skipped(&'static str),
+}
+
+type Step = (&'static str, fn() -> Result<Done>);
+
+const STEPS: &[Step] = &[
+    ("fmt", fmt),
+    ("typos", typos),
+    ("test", test),
+    ("clippy", clippy),
+    ("wasm", wasm),
+    ("doc", doc),
+    ("deny", deny),
+];
+
+/// Runs the named steps, or all.
+pub fn run(names: &[&str]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|n| !STEPS.iter().any(|(step, _)| step == *n)) {
+        let known: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
+        return Err(format!("unknown step `{unknown}`; known: {}", known.join(" ")));
+    }
+    let mut report = String::new();
+    for (name, step) in STEPS.iter().filter(|(n, _)| names.is_empty() || names.contains(n)) {
+        let start = Instant::now();
+        let done = step().map_err(|e| format!("{report}{name}: {e}"))?;
+        let outcome = match done {
+            Done::Passed => "passed".to_owned(),
+            Done::Skipped(why) => format!("SKIPPED: {why}"),
+        };
+        report += &format!("{name:8} {:5.0} s  {outcome}\n", start.elapsed().as_secs_f32());
+    }
+    eprint!("\n{report}");
+    Ok(())
+}
+
+fn passed(result: Result<()>) -> Result<Done> {
+    result.map(|()| Done::Passed)
+}
+
+fn fmt() -> Result<Done> {
+    passed(system::run(&mut cargo(["fmt", "--all", "--check"])))
+}
+
+fn test() -> Result<Done> {
+    need_vulkan()?;
+    passed(system::run(&mut cargo(["test", "--workspace", "--locked"])))
+}
+
+fn clippy() -> Result<Done> {
+    let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    passed(system::run(&mut cargo(args)))
+}
+
+fn wasm() -> Result<Done> {
+    let target = ["--target", "wasm32-unknown-unknown"];
+    let args = ["clippy", "--package", "globe-web", "--locked"].into_iter().chain(target);
+    passed(system::run(&mut cargo(args.chain(["--", "-D", "warnings"]))))
+}
+
+fn doc() -> Result<Done> {
+    let mut command = cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    passed(system::run(command.env("RUSTDOCFLAGS", "-D warnings")))
+}
+
+fn typos() -> Result<Done> {
+    if !is_installed("typos") {
+        return Ok(Done::Skipped("typos is not installed; pip install typos"));
+    }
+    passed(system::run(Command::new("typos").current_dir(root())))
+}
+
+fn deny() -> Result<Done> {
+    if !is_installed("cargo-deny") {
+        return Ok(Done::Skipped("cargo-deny is not installed; cargo install cargo-deny"));
+    }
+    passed(system::run(&mut cargo(["deny", "check", "bans", "licenses", "sources"])))
+}

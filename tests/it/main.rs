@@ -1,0 +1,20 @@
+//! One binary for all tests across crates, so that they link once.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod add_rms_norm;
+mod argmax;
+mod attention;
+mod autodiff;
+mod gather_rows;
+mod gelu;
+mod linear;
+mod rms_norm;
+mod rotary;
+mod scatter_rows;
+mod shapes;
+mod silu_mul;
+
+/// Element-wise kernels: one rounding per operation, exp within a few units in the last place.
+const ELEMENT_TOL: f32 = 2e-6;
+/// Sums over up to a few thousand terms in another order.
+const SUM_TOL: f32 = 2e-5;
