@@ -1,0 +1,180 @@
+//! Text to token ids and back, from `tokenizer.json`.
+
+use globe_format::{Files, read_file};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    json::bad,
+};
+
+/// File the tokenizer is read from.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+pub(crate) const IM_END: &str = "<|im_end|>";
+
+/// What the decoder puts in place of bytes that are not, or not yet, a character.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// Ids of the tokens the prompt format is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// `<|im_start|>`, before each message.
+    pub im_start: u32,
+    /// `<|im_end|>`, after each message.
+    pub im_end: u32,
+    /// `<|endoftext|>`, the padding of Qwen models.
+    pub end_of_text: u32,
+    /// `<|vision_start|>`, before each image.
+    pub vision_start: u32,
+    /// `<|vision_end|>`, after each image.
+    pub vision_end: u32,
+    /// `<|image_pad|>`, one per image token.
+    pub image_pad: u32,
+}
+
+/// A byte-level tokenizer.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The token with the highest id.
+    last: (String, u32),
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model folder.
+    pub async fn load<F: Files>(files: &F) -> Result<Self> {
+        let json = read_file(files, TOKENIZER_FILE).await?;
+        let absent = || globe_format::Error::NotFound { file: TOKENIZER_FILE.into() };
+        Self::from_json(&json.ok_or_else(absent)?)
+    }
+
+    /// A tokenizer from the bytes of `tokenizer.json`.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        check_shape(json)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|error| bad(TOKENIZER_FILE, error.to_string()))?;
+        // A file may ask to cut or fill every text; a prompt must arrive as it is.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(tokenize)?;
+        let last = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
+        let last = last.ok_or_else(|| bad(TOKENIZER_FILE, "the vocabulary is empty".into()))?;
+        Ok(Self { inner, last })
+    }
+
+    /// Ids of `text`. Special tokens written in it are recognised.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, true).map_err(tokenize)?.get_ids().to_vec())
+    }
+
+    /// Text of `ids`. Ids that are no token, such as the padding rows of an embedding, are empty.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special).map_err(tokenize)
+    }
+
+    /// Decodes ids as they are sampled.
+    pub fn detokenizer(&self, skip_special: bool) -> Detokenizer<'_> {
+        Detokenizer { tokenizer: self, skip_special, pending: Vec::new() }
+    }
+
+    /// Id of the token with exactly this text.
+    pub fn id(&self, token: &str) -> Result<u32> {
+        self.inner.token_to_id(token).ok_or_else(|| Error::MissingToken { token: token.into() })
+    }
+
+    /// The token with this id, in the spelling of the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The tokens of the prompt format, each checked to be one token in a text.
+    pub fn special_tokens(&self) -> Result<SpecialTokens> {
+        Ok(SpecialTokens {
+            im_start: self.special("<|im_start|>")?,
+            im_end: self.special(IM_END)?,
+            end_of_text: self.special("<|endoftext|>")?,
+            vision_start: self.special("<|vision_start|>")?,
+            vision_end: self.special("<|vision_end|>")?,
+            image_pad: self.special("<|image_pad|>")?,
+        })
+    }
+
+    fn special(&self, token: &str) -> Result<u32> {
+        let id = self.id(token)?;
+        let ids = self.encode(&format!("a{token}b"))?;
+        if ids.contains(&id) {
+            return Ok(id);
+        }
+        Err(Error::SplitToken { token: token.into(), pieces: self.encode(token)?.len() })
+    }
+
+    /// One more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        self.last.1 as usize + 1
+    }
+
+    /// Checks that a model with `model_vocab` embedding rows has one for every token.
+    pub fn check_vocab(&self, model_vocab: usize) -> Result<()> {
+        if self.vocab_size() <= model_vocab {
+            return Ok(());
+        }
+        let (token, id) = self.last.clone();
+        Err(Error::VocabTooLarge { token, id, model_vocab })
+    }
+}
+
+/// Ids to text, one at a time: a token may end within a character, which is then held back.
+///
+/// All parts joined, [`Detokenizer::finish`] included, equal [`Tokenizer::decode`] of all ids:
+/// the decoder is byte-level, so text that ends with a whole character can be cut there.
+#[derive(Clone, Debug)]
+pub struct Detokenizer<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// Ids whose text is not complete yet.
+    pending: Vec<u32>,
+}
+
+impl Detokenizer<'_> {
+    /// The text that `id` completes, often one word, sometimes nothing.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.pending.push(id);
+        let text = self.tokenizer.decode(&self.pending, self.skip_special)?;
+        if text.ends_with(REPLACEMENT) {
+            return Ok(String::new());
+        }
+        self.pending.clear();
+        Ok(text)
+    }
+
+    /// The text still held back, with a replacement character for bytes that never completed.
+    pub fn finish(self) -> Result<String> {
+        self.tokenizer.decode(&self.pending, self.skip_special)
+    }
+}
+
+/// The parts of `tokenizer.json` that are checked before the library sees it.
+#[derive(Deserialize)]
+struct Shape {
+    normalizer: Option<Value>,
+    decoder: Option<Value>,
+}
+
+/// Refuses what the library would panic on, which is any wrong syntax inside the decoder and a
+/// damaged `Precompiled` normalizer, and tokenizers that are not byte-level.
+fn check_shape(json: &[u8]) -> Result<()> {
+    let shape: Shape =
+        serde_json::from_slice(json).map_err(|error| bad(TOKENIZER_FILE, error.to_string()))?;
+    let normalizer = shape.normalizer.unwrap_or_default().to_string();
+    if shape.decoder.unwrap_or_default()["type"] != "ByteLevel"
+        || normalizer.contains("Precompiled")
+    {
+        return Err(Error::NotByteLevel);
+    }
+    Ok(())
+}
+
+fn tokenize(error: tokenizers::Error) -> Error {
+    Error::Tokenize { reason: error.to_string() }
+}
