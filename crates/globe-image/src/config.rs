@@ -171,7 +171,11 @@ impl PreprocessorConfig {
     ) -> Result<[usize; 2]> {
         let factor = self.factor();
         if !self.do_resize {
-            if height == 0 || width == 0 || height % factor != 0 || width % factor != 0 {
+            if height == 0
+                || width == 0
+                || !height.is_multiple_of(factor)
+                || !width.is_multiple_of(factor)
+            {
                 return Err(Error::NotDivisible { width, height, factor });
             }
             return Ok([height, width]);

@@ -76,6 +76,7 @@ fn cut_signature(bytes: &[u8]) -> Option<Format> {
         () if is_start_of(b"\xff\xd8") => Some(Format::Jpeg),
         () if is_start_of(PNG_SIGNATURE) => Some(Format::Png),
         () if is_start_of(b"GIF89a") || is_start_of(b"GIF87a") => Some(Format::Gif),
+        () if is_start_of(b"RIFF") => Some(Format::WebP),
         () if bytes.starts_with(b"RIFF") && bytes.len() < 12 => Some(Format::WebP),
         () => None,
     }
@@ -109,7 +110,10 @@ pub(crate) fn scan(format: Format, bytes: &[u8]) -> Scan<'_> {
         Format::Jpeg => scan_jpeg(bytes),
         Format::Png => scan_png(bytes),
         Format::WebP => scan_webp(bytes),
-        Format::Gif => Scan { exif: None, progressive: false, complete: true },
+        Format::Gif => {
+            let complete = first_gif_image(bytes).is_some();
+            Scan { exif: None, progressive: false, complete }
+        }
     }
 }
 
@@ -185,6 +189,35 @@ fn scan_webp(bytes: &[u8]) -> Scan<'_> {
         rest = next;
     }
     Scan { exif, progressive: false, complete }
+}
+
+/// The bytes behind the first image of a GIF; `None` if the file ends before them.
+fn first_gif_image(bytes: &[u8]) -> Option<&[u8]> {
+    let color_table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let (screen, mut rest) = bytes.get(6..)?.split_at_checked(7)?;
+    rest = rest.get(color_table(screen[4])..)?;
+    loop {
+        let (&introducer, tail) = rest.split_first()?;
+        match introducer {
+            b'!' => rest = skip_sub_blocks(tail.get(1..)?)?, // 1: kind of extension
+            b',' => {
+                let (image, tail) = tail.split_at_checked(9)?;
+                return skip_sub_blocks(tail.get(color_table(image[8]) + 1..)?); // 1: code size
+            }
+            _ => return Some(rest), // no image at all: the decoder has a better message
+        }
+    }
+}
+
+/// The bytes behind a chain of length-prefixed blocks, which an empty block ends.
+fn skip_sub_blocks(mut rest: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (&length, tail) = rest.split_first()?;
+        rest = tail.get(usize::from(length)..)?;
+        if length == 0 {
+            return Some(rest);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,25 @@ use globe_image::{DecodeLimits, Format, decode};
 
 use crate::golden;
 
-/// Our JPEG decoder and libjpeg-turbo both round the inverse DCT and the colour transform, and may
-/// round them differently.
+/// Our JPEG decoder and libjpeg-turbo round the inverse DCT differently, by at most one level.
+/// Without chroma subsampling that is one level of luma and the rounding of the colour transform.
 const JPEG_LEVELS: u8 = 2;
-/// Lossy WebP is specified to the bit up to the colour transform; that one rounds.
-const WEBP_LEVELS: u8 = 1;
+/// With subsampling they also interpolate chroma differently, and one level of chroma is 1.77
+/// levels of blue.
+const JPEG_SUBSAMPLED_LEVELS: u8 = 3;
+/// Mean over all samples: differences are isolated, not a shift.
+const JPEG_MEAN_LEVELS: f64 = 0.5;
+/// Lossy WebP is specified to the bit, and both decoders interpolate chroma alike.
+const WEBP_LEVELS: u8 = 0;
+
+fn allowed_levels(name: &str) -> u8 {
+    match name {
+        "420.jpg" | "422.jpg" | "progressive.jpg" | "restart.jpg" => JPEG_SUBSAMPLED_LEVELS,
+        _ if name.starts_with("gps_") || name == "orientation_only.jpg" => JPEG_SUBSAMPLED_LEVELS,
+        _ if name.ends_with(".jpg") => JPEG_LEVELS,
+        _ => WEBP_LEVELS,
+    }
+}
 
 #[test]
 fn every_photo_decodes_as_in_pillow() {
@@ -27,13 +41,12 @@ fn every_photo_decodes_as_in_pillow() {
             }
             continue;
         }
-        let allowed = if photo.format == Some(Format::Jpeg) { JPEG_LEVELS } else { WEBP_LEVELS };
         let reference = golden::expected_rgb(name);
         assert_eq!(golden::sha256(&reference), expected.sha256, "{name}: golden files disagree");
-        let (levels, differing) = golden::difference(name, &photo.rgb, &reference);
-        println!("{name}: at most {levels} levels, {differing} of {} samples", reference.len());
-        if levels > allowed {
-            failures.push(format!("{name}: {levels} levels, allowed {allowed}"));
+        let (levels, mean) = golden::difference(name, &photo.rgb, &reference);
+        println!("{name}: at most {levels} levels, {mean:.3} on average");
+        if levels > allowed_levels(name) || mean > JPEG_MEAN_LEVELS {
+            failures.push(format!("{name}: {levels} levels, {mean:.3} on average"));
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");

@@ -62,9 +62,10 @@ pub fn noise(width: usize, height: usize, seed: u32) -> Vec<u8> {
     std::iter::repeat_with(next).take(width * height * 3).collect()
 }
 
-/// Largest difference in levels and how many samples differ at all.
-pub fn difference(name: &str, got: &[u8], expected: &[u8]) -> (u8, usize) {
+/// Largest and mean difference in levels.
+pub fn difference(name: &str, got: &[u8], expected: &[u8]) -> (u8, f64) {
     assert_eq!(got.len(), expected.len(), "{name}: length");
     let levels = || got.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
-    (levels().max().unwrap_or(0), levels().filter(|&level| level > 0).count())
+    let sum: f64 = levels().map(f64::from).sum();
+    (levels().max().unwrap_or(0), sum / got.len() as f64)
 }

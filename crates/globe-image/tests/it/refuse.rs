@@ -117,8 +117,8 @@ fn trailer_bytes(name: &str) -> usize {
     match name {
         // Adler checksum, CRC, and the 12 bytes of IEND.
         _ if name.ends_with(".png") => 4 + 4 + 12,
-        // Block terminator and trailer.
-        _ if name.ends_with(".gif") => 2,
+        // The trailer; the block terminator before it is required.
+        _ if name.ends_with(".gif") => 1,
         _ => 0,
     }
 }
