@@ -178,6 +178,11 @@ mod tests {
         for target in cities.chain(regions).chain(countries) {
             let place = gazetteer.place(target, MatchKind::Exact).unwrap();
             assert!(place.radius_km >= 2.0, "{place:?}");
+            if matches!(target, Target::Region(_)) {
+                let name = place.region.unwrap();
+                let found = gazetteer.region_by_name(&place.country_code, &name).unwrap();
+                assert_eq!(found.lat, place.lat, "{name}, {}", place.country);
+            }
         }
     }
 }

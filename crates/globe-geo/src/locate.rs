@@ -39,16 +39,14 @@ impl Gazetteer {
     ///
     /// None when nothing named is known. Words such as `unknown` count as not given.
     pub fn locate(&self, query: &PlaceQuery) -> Option<Place> {
-        let given = |name: Option<&'_ str>| name.filter(|n| !is_blank(n)).map(str::to_owned);
-        let (country, region, city) =
-            (given(query.country), given(query.region), given(query.city));
-        let Some(city) = city else {
-            return self.locate_larger(country.as_deref(), region.as_deref());
+        let (country, region) = (given(query.country), given(query.region));
+        let Some(city) = given(query.city) else {
+            return self.locate_larger(country, region);
         };
-        let tail = Some(split_head(&city).1).filter(|t| !t.is_empty());
-        let country = country.as_deref().or(tail.filter(|t| self.country_exact(t).is_some()));
-        let scope = self.scope(country, region.as_deref().or(tail));
-        let search = self.search_with_typo(&city, &scope);
+        let tail = Some(split_head(city).1).filter(|t| !t.is_empty());
+        let country = country.or(tail.filter(|t| self.country_exact(t).is_some()));
+        let scope = self.scope(country, region.or(tail));
+        let search = self.search_with_typo(city, &scope);
         match search.targets.first() {
             Some(&(target, kind)) => self.place(target, kind),
             None => self.fallback(&scope, search.elsewhere),
@@ -196,6 +194,11 @@ impl Gazetteer {
     }
 }
 
+fn given(name: Option<&str>) -> Option<&str> {
+    name.filter(|n| !is_blank(n))
+}
+
+/// A row a key may mean, with its weight against others of the same key.
 #[derive(Debug, Clone, Copy)]
 struct Meaning {
     target: Target,

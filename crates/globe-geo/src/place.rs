@@ -76,14 +76,15 @@ impl MatchKind {
     }
 }
 
-/// Radius of the disc a city's people fill at the density that makes an urban centre.
+/// Radius of the disc a city's people fill at the density that makes an urban centre, to 100 m.
 ///
 /// The Degree of Urbanisation (UN Statistical Commission, 2020) draws urban centres at 1,500
 /// inhabitants per square kilometre. Real cities are denser inside and looser at the rim; the
 /// clamp keeps villages findable and agglomerations local.
 pub(crate) fn city_radius_km(population: u32) -> f64 {
     const PEOPLE_PER_KM2: f64 = 1500.0;
-    (f64::from(population) / PEOPLE_PER_KM2 / std::f64::consts::PI).sqrt().clamp(2.0, 40.0)
+    let radius = (f64::from(population) / PEOPLE_PER_KM2 / std::f64::consts::PI).sqrt();
+    (radius.clamp(2.0, 40.0) * 10.0).round() / 10.0
 }
 
 #[cfg(test)]

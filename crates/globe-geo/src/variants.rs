@@ -101,6 +101,9 @@ const STATE_FORMS: &[&str] = &[
 /// Shorter remains than this are no name: `Old City` must not become the empty name.
 const MIN_CHARS: usize = 2;
 
+/// A name with more parts than this is a list; each part costs a lookup.
+const MAX_TAIL_PARTS: usize = 4;
+
 /// Folded forms of a city's name, without repeats: as given, without brackets, the part before a
 /// separator, each without qualifiers, each with `city`, then the parts after a separator.
 pub(crate) fn city_forms(name: &str) -> Vec<String> {
@@ -114,7 +117,7 @@ pub(crate) fn city_forms(name: &str) -> Vec<String> {
     for i in 0..forms.0.len() {
         forms.push(format!("{} city", forms.0[i]));
     }
-    for part in tail.split(is_separator) {
+    for part in tail.split(is_separator).take(MAX_TAIL_PARTS) {
         forms.push(fold(part));
     }
     forms.0
