@@ -4,11 +4,11 @@ use globe_image::{DecodeLimits, Format, decode};
 
 use crate::golden;
 
-/// Our JPEG decoder and libjpeg-turbo round the inverse DCT differently, by at most one level.
-/// Without chroma subsampling that is one level of luma and the rounding of the colour transform.
+/// Our JPEG decoder and libjpeg-turbo round the inverse DCT and the colour transform differently.
+/// Measured on these files; among a million samples of noise a few reach 3 levels.
 const JPEG_LEVELS: u8 = 2;
-/// With subsampling they also interpolate chroma differently, and one level of chroma is 1.77
-/// levels of blue.
+/// With chroma subsampling they also interpolate chroma differently, and one level of chroma is
+/// 1.77 levels of blue. Measured on these files; among a million samples of noise a few reach 5.
 const JPEG_SUBSAMPLED_LEVELS: u8 = 3;
 /// Mean over all samples: differences are isolated, not a shift.
 const JPEG_MEAN_LEVELS: f64 = 0.5;
