@@ -1,5 +1,9 @@
 //! What the tests share: devices, random values, comparison with a message worth reading.
 
+mod golden;
+
+pub use golden::{GOLDENS, Golden, golden_root};
+
 use std::sync::OnceLock;
 
 use globe_ops::{Compute, Device, DeviceChoice, Int, Tensor, open_device, read_f32, tensor_f32, tensor_i32};
@@ -89,4 +93,9 @@ pub fn check_op<const D: usize>(what: &str, tolerance: f32, op: impl Fn(&Device)
     let expected = values(op(&oracle()));
     let got = values(op(&gpu().device));
     assert_close(what, &got, &expected, tolerance);
+}
+
+/// Whether this machine lists an adapter that is not software.
+pub fn has_hardware_gpu() -> bool {
+    pollster::block_on(globe_ops::adapters()).iter().any(|adapter| !adapter.software)
 }

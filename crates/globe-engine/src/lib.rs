@@ -1,1 +1,20 @@
-//! Prompt to tokens to places: text input, sampling, generation, locating.
+//! Prompt to tokens to places: sampling, generation, locating.
+//!
+//! The same code runs in a tab, in the command line and in the trainer. Nothing is global: the
+//! caller holds the [`Session`] and passes it in.
+
+mod cancel;
+mod engine;
+mod error;
+mod generate;
+mod locate;
+mod rng;
+mod sampling;
+
+pub use cancel::Cancel;
+pub use engine::{Engine, Prepared, Session};
+pub use error::{Error, Result};
+pub use generate::{Event, Generated, Generation, StopReason};
+pub use locate::{ExifGps, LocateOptions, LocateResult, SampleResult, Timings, locate};
+pub use rng::{philox, uniform};
+pub use sampling::Sampling;

@@ -1,6 +1,7 @@
 //! A checkpoint: the tensors of one safetensors file or of the shards an index lists.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
@@ -225,6 +226,15 @@ impl<S: Source> Checkpoint<S> {
             return Err(Error::ElementRange { file, tensor: name.into(), start, end, n_elements });
         }
         self.convert(tensor, start..end).await
+    }
+
+    /// The stored bytes of `name`, whatever its type: borrowed from a memory map, else owned.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], or an error of the source.
+    pub async fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let Tensor { info, file_idx, bytes } = self.tensor(name)?;
+        source::read(&self.files[*file_idx], &info.file, bytes.clone()).await
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor> {

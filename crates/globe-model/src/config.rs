@@ -148,7 +148,7 @@ impl Config {
         let json: Value =
             serde_json::from_slice(bytes).map_err(|e| bad("file", format!("not JSON: {e}")))?;
         let found = json["model_type"].as_str().unwrap_or("none");
-        if found != "qwen2_5_vl" {
+        if found != crate::Qwen2_5Vl::ARCHITECTURE {
             return Err(Error::UnknownArchitecture { found: found.into() });
         }
         let nested = json.get("text_config").filter(|t| t.is_object());
@@ -160,8 +160,7 @@ impl Config {
             image_token_id: token_id(&json, text_json, "image_token_id")?,
             tie_word_embeddings: [&json, text_json]
                 .iter()
-                .find_map(|j| j["tie_word_embeddings"].as_bool())
-                .unwrap_or(false),
+                .any(|j| j["tie_word_embeddings"].as_bool() == Some(true)),
             eos_token_ids: ids(&json["eos_token_id"])
                 .or_else(|| ids(&text_json["eos_token_id"]))
                 .unwrap_or_default(),

@@ -87,7 +87,7 @@ impl Model {
         let text = &config.text;
         let row = 2 * text.n_kv_heads() * text.head_dim() * size_of::<f32>();
         Ok(Summary {
-            architecture: "qwen2_5_vl",
+            architecture: Qwen2_5Vl::ARCHITECTURE,
             n_tensors: checkpoint.names().count(),
             n_parameters,
             dtypes: checkpoint.dtype_summary(),
@@ -96,6 +96,13 @@ impl Model {
             cache_bytes_per_token: (text.num_hidden_layers * row) as u64,
             config,
         })
+    }
+
+    /// `model_type` of the configuration.
+    pub fn architecture(&self) -> &'static str {
+        match self {
+            Self::Qwen2_5Vl(_) => Qwen2_5Vl::ARCHITECTURE,
+        }
     }
 
     /// The configuration.

@@ -46,6 +46,9 @@ pub struct Qwen2_5Vl {
 }
 
 impl Qwen2_5Vl {
+    /// `model_type` in `config.json`.
+    pub const ARCHITECTURE: &str = "qwen2_5_vl";
+
     /// Uploads the weights of a checkpoint whose names and shapes were checked.
     ///
     /// # Errors

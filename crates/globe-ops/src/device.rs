@@ -66,9 +66,7 @@ pub struct AdapterFeatures {
 
 /// Every adapter of this machine, hardware first.
 pub async fn adapters() -> Vec<Adapter> {
-    let instance = wgpu::Instance::default();
-    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    let mut adapters: Vec<_> = found.iter().map(describe).collect();
+    let mut adapters: Vec<_> = found_adapters().await.iter().map(describe).collect();
     adapters.sort_by_key(|a| a.software);
     adapters
 }
@@ -151,7 +149,7 @@ async fn hardware_kind() -> Result<DeviceKind> {
 #[cfg(not(target_family = "wasm"))]
 async fn hardware_kind() -> Result<DeviceKind> {
     use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
-    let found = wgpu::Instance::default().enumerate_adapters(primary_backends()).await;
+    let found = found_adapters().await;
     let has = |kind| found.iter().any(|a| a.get_info().device_type == kind);
     if has(DiscreteGpu) {
         Ok(DeviceKind::DiscreteGpu(0))
@@ -165,11 +163,13 @@ async fn hardware_kind() -> Result<DeviceKind> {
 }
 
 async fn has_software() -> bool {
-    let found = wgpu::Instance::default().enumerate_adapters(primary_backends()).await;
-    found.iter().any(|a| a.get_info().device_type == wgpu::DeviceType::Cpu)
+    found_adapters().await.iter().any(|a| a.get_info().device_type == wgpu::DeviceType::Cpu)
 }
 
-/// The APIs whose compute limits the kernels are written for; OpenGL is not among them.
-fn primary_backends() -> wgpu::Backends {
-    wgpu::Backends::PRIMARY
+/// Adapters of the APIs whose compute limits the kernels are written for; OpenGL is not among them.
+async fn found_adapters() -> Vec<wgpu::Adapter> {
+    let backends = wgpu::Backends::PRIMARY;
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..descriptor });
+    instance.enumerate_adapters(backends).await
 }

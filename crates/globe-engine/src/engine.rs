@@ -1,0 +1,196 @@
+//! A loaded model folder: everything between a photo with a prompt and its logits.
+
+use globe_format::{Files, read_file};
+use globe_image::{Photo, PreprocessorConfig, preprocess};
+use globe_model::{Cache, ImageGrid, Model};
+use globe_ops::{Compute, Tensor, read_f32};
+use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
+
+use crate::{Error, Result};
+
+/// Model, tokenizer, template and preprocessing of one folder.
+pub struct Engine {
+    pub(crate) model: Model,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) stop: StopTokens,
+    pub(crate) compute: Compute,
+    template: ChatTemplate,
+    preprocessor: PreprocessorConfig,
+}
+
+/// A prompt as the model reads it.
+pub struct Prepared {
+    /// Token ids, one per merged patch where an image stands.
+    pub ids: Vec<u32>,
+    /// Patch grid of each image.
+    pub grids: Vec<ImageGrid>,
+    /// Patches of all images, one after the other: `[patches, values]`, row-major.
+    pub pixel_values: Vec<f32>,
+    /// Ids that stand for image patches.
+    pub n_image_tokens: usize,
+}
+
+/// A prompt that was read: any number of answers start here.
+pub struct Session {
+    pub(crate) cache: Cache,
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) logits: Tensor<2>, // [1, vocab_size], of the first token of the answer
+}
+
+impl Session {
+    /// Token ids of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// Logits of the first token of the answer: `[vocab_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] if the device failed, [`Error::NotFinite`] if they are not numbers.
+    pub async fn logits(&self) -> Result<Vec<f32>> {
+        finite(read_f32(self.logits.clone()).await?)
+    }
+}
+
+/// The logits, unless one is not a number.
+pub(crate) fn finite(logits: Vec<f32>) -> Result<Vec<f32>> {
+    if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite) }
+}
+
+impl Engine {
+    /// Loads a model folder; `progress` gets layers done and in all.
+    ///
+    /// # Errors
+    /// [`Error`] naming the file, the field and what to do.
+    pub async fn load<F: Files>(
+        files: &F,
+        compute: Compute,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        // Small files first: a folder that cannot work fails before its weights are read.
+        let tokenizer = Tokenizer::load(files).await?;
+        let template = ChatTemplate::load(files).await?;
+        let stop = StopTokens::load(files, &tokenizer).await?;
+        let preprocessor = load_preprocessor(files).await?;
+        let model = Model::load(files, &compute, progress).await?;
+        let engine = Self { model, tokenizer, stop, compute, template, preprocessor };
+        engine.check()?;
+        Ok(engine)
+    }
+
+    /// Errors if the files of the folder contradict each other.
+    fn check(&self) -> Result<()> {
+        let config = self.model.config();
+        self.tokenizer.check_vocab(config.text.vocab_size)?;
+        let (got, vision) = (&self.preprocessor, &config.vision);
+        let image_pad = self.tokenizer.special_tokens()?.image_pad;
+        let (tokens, images) = ("tokenizer.json", "preprocessor_config.json");
+        for (file, field, got, expected) in [
+            (tokens, "<|image_pad|>", image_pad as usize, config.image_token_id as usize),
+            (images, "patch_size", got.patch_size, vision.patch_size),
+            (images, "temporal_patch_size", got.temporal_patch_size, vision.temporal_patch_size),
+            (images, "merge_size", got.merge_size, vision.spatial_merge_size),
+        ] {
+            if got != expected {
+                return Err(Error::Mismatch { file, field, got, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Name of the adapter that computes.
+    pub fn adapter(&self) -> &str {
+        &self.compute.name
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Which file the chat template came from.
+    pub fn template_source(&self) -> TemplateSource {
+        self.template.source()
+    }
+
+    /// Photos and prompt to patches and ids. `max_pixels` replaces the limit of the model folder.
+    ///
+    /// # Errors
+    /// [`Error::Image`] or [`Error::Text`] naming what cannot be used.
+    pub fn prepare(
+        &self,
+        photos: &[&Photo],
+        prompt: &Prompt,
+        max_pixels: Option<usize>,
+    ) -> Result<Prepared> {
+        let mut pixel_values = Vec::new();
+        let mut grids = Vec::with_capacity(photos.len());
+        for photo in photos {
+            let patches = preprocess(photo, &self.preprocessor, max_pixels)?;
+            grids.push(ImageGrid(patches.grid_thw));
+            match pixel_values.is_empty() {
+                true => pixel_values = patches.pixel_values,
+                false => pixel_values.extend_from_slice(&patches.pixel_values),
+            }
+        }
+        let per_image = grids.iter().map(|grid| self.model.image_tokens(*grid));
+        let per_image = per_image.collect::<std::result::Result<Vec<_>, _>>()?;
+        let text = self.template.render(&prompt.messages(photos.len()))?;
+        let ids = self.tokenizer.encode(&text)?;
+        let ids = expand_images(&ids, self.model.config().image_token_id, &per_image)?;
+        Ok(Prepared { ids, grids, pixel_values, n_image_tokens: per_image.iter().sum() })
+    }
+
+    /// Features of the images of a prompt: `[image tokens, hidden_size]`, or `None` without images.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if patches and grids do not fit together.
+    pub fn encode(&self, prepared: &mut Prepared) -> Result<Option<Tensor<2>>> {
+        if prepared.grids.is_empty() {
+            return Ok(None);
+        }
+        let pixel_values = std::mem::take(&mut prepared.pixel_values);
+        Ok(Some(self.model.encode_images(pixel_values, &prepared.grids)?))
+    }
+
+    /// Reads the prompt, leaving room for answers of `max_tokens`.
+    ///
+    /// # Errors
+    /// [`Error::ContextTooLong`] with all numbers, [`Error::Model`] if parts do not fit together.
+    pub fn prefill(
+        &self,
+        prepared: &Prepared,
+        features: Option<Tensor<2>>,
+        max_tokens: usize,
+    ) -> Result<Session> {
+        let limit = self.model.config().text.max_position_embeddings;
+        let prompt = prepared.ids.len();
+        if prompt + max_tokens > limit {
+            let image = prepared.n_image_tokens;
+            return Err(Error::ContextTooLong { prompt, image, max_tokens, limit });
+        }
+        let mut cache = self.model.cache(prompt + max_tokens);
+        let logits = self.model.prefill(&prepared.ids, features, &prepared.grids, &mut cache)?;
+        Ok(Session { cache, prompt: prepared.ids.clone(), logits })
+    }
+}
+
+async fn load_preprocessor<F: Files>(files: &F) -> Result<PreprocessorConfig> {
+    for name in ["processor_config.json", "preprocessor_config.json"] {
+        let Some(json) = read_file(files, name).await? else { continue };
+        // Older folders keep only text settings in the first of the two.
+        if name == "preprocessor_config.json" || contains(&json, b"\"image_processor\"") {
+            return Ok(PreprocessorConfig::from_json(&json)?);
+        }
+    }
+    Err(globe_model::Error::MissingFile { file: "preprocessor_config.json" }.into())
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}

@@ -1,0 +1,208 @@
+//! One photo to ranked places.
+
+use globe_geo::{Gazetteer, Outcome, ParseStatus, Precision, Sample, candidates, parse_answer};
+use globe_image::{Gps, Photo};
+use globe_text::Prompt;
+use serde::Serialize;
+use web_time::Instant;
+
+use crate::{Cancel, Engine, Error, Event, Generation, Result, Sampling, StopReason};
+
+/// Version of [`LocateResult`]; it grows when a field changes its meaning.
+const SCHEMA: u32 = 1;
+
+/// How a photo is located.
+#[derive(Clone, Debug)]
+pub struct LocateOptions {
+    /// What the model is asked.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Answers to sample.
+    pub samples: u32,
+    /// Most candidates to return.
+    pub top_k: usize,
+    /// Names the run.
+    pub seed: u64,
+    /// Most tokens per answer.
+    pub max_tokens: usize,
+    /// Most pixels after resizing; `None` takes the limit of the model folder.
+    pub max_pixels: Option<usize>,
+    /// How precisely places are shown.
+    pub precision: Precision,
+}
+
+impl Default for LocateOptions {
+    fn default() -> Self {
+        Self {
+            prompt: Prompt::reason(),
+            sampling: Sampling::default(),
+            samples: 8,
+            top_k: 5,
+            seed: 0,
+            max_tokens: 512,
+            max_pixels: None,
+            precision: Precision::City,
+        }
+    }
+}
+
+impl LocateOptions {
+    fn check(&self) -> Result<()> {
+        let positive = |name, value: usize| match value {
+            0 => Err(Error::Option { name, value, expected: "at least 1" }),
+            _ => Ok(()),
+        };
+        positive("samples", self.samples as usize)?;
+        positive("top_k", self.top_k)?;
+        positive("max_tokens", self.max_tokens)?;
+        self.sampling.check()
+    }
+}
+
+/// Where a photo may have been taken, and how that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct LocateResult {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Candidates and counts.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Every answer, in order.
+    pub answers: Vec<SampleResult>,
+    /// Position written in the file, which the model never saw.
+    pub exif_gps: Option<ExifGps>,
+    /// Architecture of the model.
+    pub model: String,
+    /// Adapter that computed.
+    pub adapter: String,
+    /// Hash of the prompt.
+    pub prompt_sha256: String,
+    /// Version of the gazetteer.
+    pub gazetteer: String,
+    /// How tokens were chosen.
+    pub sampling: Sampling,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// A position from EXIF, degrees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ExifGps {
+    /// Latitude.
+    pub lat: f64,
+    /// Longitude.
+    pub lon: f64,
+}
+
+impl From<Gps> for ExifGps {
+    fn from(gps: Gps) -> Self {
+        Self { lat: gps.latitude, lon: gps.longitude }
+    }
+}
+
+/// One sampled answer. Its text is written by a model: it is not evidence.
+#[derive(Clone, Debug, Serialize)]
+pub struct SampleResult {
+    /// How the answer could be read.
+    pub parse_status: ParseStatus,
+    /// Country as the model wrote it.
+    pub country: Option<String>,
+    /// City as the model wrote it.
+    pub city: Option<String>,
+    /// What the model wrote before its answer.
+    pub reasoning: Option<String>,
+    /// The whole text.
+    pub text: String,
+    /// Its length in tokens.
+    pub tokens: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Timings {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Those of the image.
+    pub image_tokens: usize,
+    /// Tokens of all answers.
+    pub answer_tokens: usize,
+    /// Resizing, patches, tokens.
+    pub prepare_ms: f64,
+    /// Vision tower and prompt.
+    pub prefill_ms: f64,
+    /// All answers.
+    pub decode_ms: f64,
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Samples answers for one photo and ranks the places they name.
+///
+/// # Errors
+/// [`Error::Cancelled`] if a stop was asked for; otherwise what cannot be used and why. An answer
+/// that cannot be read is no error: it is counted in the result.
+pub async fn locate(
+    engine: &Engine,
+    gazetteer: &Gazetteer,
+    photo: &Photo,
+    options: &LocateOptions,
+    cancel: &Cancel,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<LocateResult> {
+    options.check()?;
+    let start = Instant::now();
+    let mut prepared = engine.prepare(&[photo], &options.prompt, options.max_pixels)?;
+    let (prompt_tokens, image_tokens) = (prepared.ids.len(), prepared.n_image_tokens);
+    on_event(Event::Prepared { prompt_tokens, image_tokens });
+    let mut timings = Timings { prompt_tokens, image_tokens, ..Timings::default() };
+    timings.prepare_ms = ms_since(start);
+
+    let start = Instant::now();
+    let features = engine.encode(&mut prepared)?;
+    let mut session = engine.prefill(&prepared, features, options.max_tokens)?;
+    session.logits().await?; // waits for the device, and refuses broken numbers early
+    on_event(Event::Prefilled);
+    timings.prefill_ms = ms_since(start);
+
+    let start = Instant::now();
+    let (mut answers, mut samples) = (Vec::new(), Vec::new());
+    for sample in 0..options.samples {
+        let LocateOptions { sampling, seed, max_tokens, .. } = *options;
+        let generation = Generation { sampling, seed, sample, max_tokens, ignore_stop: false };
+        let generated = engine.generate(&mut session, &generation, cancel, on_event).await?;
+        let answer = parse_answer(&generated.text);
+        samples.push(Sample::from_answer(&answer, gazetteer));
+        timings.answer_tokens += generated.ids.len();
+        answers.push(SampleResult {
+            parse_status: answer.status,
+            country: answer.country,
+            city: answer.city,
+            reasoning: answer.reasoning,
+            tokens: generated.ids.len(),
+            stop: generated.stop,
+            text: generated.text,
+        });
+    }
+    timings.decode_ms = ms_since(start);
+
+    Ok(LocateResult {
+        schema: SCHEMA,
+        outcome: candidates(&samples, options.top_k).rounded(options.precision, gazetteer),
+        answers,
+        exif_gps: photo.gps.map(Into::into),
+        model: engine.model().architecture().into(),
+        adapter: engine.adapter().into(),
+        prompt_sha256: options.prompt.sha256(),
+        gazetteer: gazetteer.version().into(),
+        sampling: options.sampling,
+        seed: options.seed,
+        timings,
+    })
+}
