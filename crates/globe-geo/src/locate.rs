@@ -15,7 +15,8 @@ use crate::{
 /// `Manhattan`, but York for `York`.
 const ALTERNATE_WEIGHT: f64 = 0.3;
 
-/// A city this large keeps its own name against a country's foreign name: `Granada` is in Spain.
+/// A city this large keeps its own name against its region and against a country's foreign name:
+/// `Granada` is in Spain.
 const LARGE_CITY: u32 = 100_000;
 
 /// What a name may mean within a scope, best first.
@@ -120,12 +121,24 @@ impl Gazetteer {
         for meaning in found.iter_mut().filter(|_| !as_given) {
             meaning.kind = MatchKind::Variant;
         }
-        found.extend(self.regions_named(form, None).into_iter().map(|region| {
-            let target = Target::Region(region);
-            let score = ALTERNATE_WEIGHT * f64::from(self.spot(target).population);
-            Meaning { target, kind: MatchKind::Region, score }
-        }));
+        let regions = self.regions_named(form, None);
+        found.extend(regions.into_iter().map(|r| self.region_meaning(r, &hits)));
         found
+    }
+
+    /// Comes after a large city of its country with its very name: Oyo, not Oyo State.
+    fn region_meaning(&self, region: u16, hits: &[Hit]) -> Meaning {
+        let target = Target::Region(region);
+        let country = self.country_of(target);
+        let yields = hits.iter().any(|hit| {
+            let city = Target::City(hit.owner);
+            hit.primary
+                && self.country_of(city) == country
+                && self.spot(city).population >= LARGE_CITY
+        });
+        let weight = if yields { 0.0 } else { ALTERNATE_WEIGHT };
+        let score = weight * f64::from(self.spot(target).population);
+        Meaning { target, kind: MatchKind::Region, score }
     }
 
     fn cities(&self, hits: &[Hit], kind: MatchKind) -> Vec<Meaning> {
