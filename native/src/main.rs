@@ -1,2 +1,33 @@
-//! The globe command line.
-fn main() {}
+//! The globe command line: arguments, files and signals. Everything else is in the libraries.
+
+mod args;
+mod console;
+mod devices;
+mod exit;
+mod geocode;
+mod input;
+mod inspect;
+mod interrupt;
+mod locate;
+mod logits;
+mod output;
+mod progress;
+mod sink;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::run(|| match cli.command {
+        Command::Locate(args) => locate::run(&args),
+        Command::Geocode(args) => geocode::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Completions(args) => args::completions(&args),
+    })
+}

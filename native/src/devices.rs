@@ -1,0 +1,120 @@
+//! `globe devices`.
+
+use anyhow::Context;
+use globe_ops::{Adapter, DeviceChoice, adapters, open_device};
+use serde::Serialize;
+
+use crate::args::DevicesArgs;
+use crate::console::print;
+use crate::exit::{Exit, Fail};
+
+/// What this machine can compute with.
+#[derive(Serialize)]
+struct Devices<'a> {
+    adapters: Vec<AdapterView<'a>>,
+    /// Name of the adapter that `auto` takes.
+    auto: &'a str,
+}
+
+/// An adapter under documented names.
+#[derive(Serialize)]
+struct AdapterView<'a> {
+    name: &'a str,
+    api: &'a str,
+    driver: &'a str,
+    software: bool,
+    max_binding_bytes: u64,
+    f16: bool,
+    subgroups: bool,
+    timestamps: bool,
+}
+
+impl<'a> From<&'a Adapter> for AdapterView<'a> {
+    fn from(adapter: &'a Adapter) -> Self {
+        Self {
+            name: &adapter.name,
+            api: &adapter.api,
+            driver: &adapter.driver,
+            software: adapter.software,
+            max_binding_bytes: adapter.max_binding_bytes,
+            f16: adapter.features.f16,
+            subgroups: adapter.features.subgroups,
+            timestamps: adapter.features.timestamps,
+        }
+    }
+}
+
+/// Lists adapters.
+pub fn run(args: &DevicesArgs) -> Result<Exit, Fail> {
+    let adapters = pollster::block_on(adapters());
+    // Opened rather than guessed: an adapter that is listed may still fail.
+    let auto = pollster::block_on(open_device(DeviceChoice::Auto))?;
+    let devices =
+        Devices { adapters: adapters.iter().map(AdapterView::from).collect(), auto: &auto.name };
+    let document = match args.json {
+        true => serde_json::to_string_pretty(&devices)? + "\n",
+        false => text(&devices),
+    };
+    print(&document).context("cannot write to standard output")?;
+    Ok(Exit::Success)
+}
+
+fn text(devices: &Devices) -> String {
+    let mut text: String = devices.adapters.iter().map(adapter).collect();
+    if devices.adapters.is_empty() {
+        text += "no GPU adapter found; on Debian, mesa-vulkan-drivers brings a software one\n";
+    }
+    format!("{text}--device auto takes: {}\n", devices.auto)
+}
+
+fn adapter(adapter: &AdapterView) -> String {
+    let kind = if adapter.software { "software" } else { "hardware" };
+    let abilities = [
+        (adapter.f16, "f16"),
+        (adapter.subgroups, "subgroups"),
+        (adapter.timestamps, "timestamps"),
+    ];
+    let present: Vec<&str> =
+        abilities.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+    let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
+    let binding = adapter.max_binding_bytes >> 20;
+    format!(
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n",
+        adapter.name, adapter.api, adapter.driver,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_described_in_words() {
+        let adapter = AdapterView {
+            name: "Some GPU",
+            api: "vulkan",
+            driver: "mesa 25",
+            software: true,
+            max_binding_bytes: 128 << 20,
+            f16: true,
+            subgroups: false,
+            timestamps: true,
+        };
+        let devices = Devices { adapters: vec![adapter], auto: "Some GPU" };
+        let expected = "\
+Some GPU
+  api       vulkan (software)
+  driver    mesa 25
+  features  f16, timestamps
+  binding   at most 128 MiB per buffer
+--device auto takes: Some GPU
+";
+        assert_eq!(text(&devices), expected);
+    }
+
+    #[test]
+    fn without_adapters_it_says_what_to_install() {
+        let devices = Devices { adapters: vec![], auto: "cpu" };
+        assert!(text(&devices).contains("mesa-vulkan-drivers"));
+    }
+}

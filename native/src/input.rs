@@ -1,0 +1,63 @@
+//! What commands read: photos, texts and model folders.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use globe_engine::Engine;
+use globe_format::Folder;
+use globe_image::{DecodeLimits, Photo, decode};
+use globe_ops::{DeviceChoice, open_device};
+
+use crate::exit::{Fail, OrUsage};
+use crate::progress::Progress;
+
+/// Names the model folder when `--model` does not.
+const MODEL_VARIABLE: &str = "GLOBE_MODEL";
+
+/// Largest image file read, bytes: far above any photo, and an endless stream stops there.
+const MAX_IMAGE_FILE_BYTES: u64 = 1 << 30;
+
+/// Reads and decodes an image file.
+pub fn read_photo(path: &Path) -> anyhow::Result<Photo> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_IMAGE_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_IMAGE_FILE_BYTES {
+        bail!("larger than {MAX_IMAGE_FILE_BYTES} bytes: is it an image?");
+    }
+    Ok(decode(&bytes, &DecodeLimits::default())?)
+}
+
+/// Reads a file of text for the model. Blank space at its end comes from editors and is dropped.
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// The model folder that was named.
+pub fn open_folder(model: Option<&Path>) -> Result<Folder, Fail> {
+    let from_environment = || std::env::var_os(MODEL_VARIABLE).map(PathBuf::from);
+    let path = model.map(Path::to_owned).or_else(from_environment);
+    let path = path.filter(|path| !path.as_os_str().is_empty());
+    let missing = || {
+        format!(
+            "no model: pass --model DIR, the folder that holds config.json and the weights, or set {MODEL_VARIABLE}"
+        )
+    };
+    Folder::open(path.with_context(missing).or_usage()?).or_usage()
+}
+
+/// Loads a model onto the chosen device.
+pub async fn load_engine(
+    folder: &Folder,
+    device: DeviceChoice,
+    quiet: bool,
+) -> Result<Engine, Fail> {
+    let compute = open_device(device).await.or_usage()?;
+    let progress = Progress::loading(quiet);
+    let engine = Engine::load(folder, compute, &mut |done, all| progress.set(done, all)).await;
+    progress.clear();
+    engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
+}

@@ -1,0 +1,134 @@
+//! Progress on standard error: a bar on a terminal, and the model's text as it appears.
+
+use std::time::Duration;
+
+use globe_engine::Event;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::console::{printable, say};
+
+/// Characters of model text before its line is broken.
+const WRAP: usize = 100;
+
+/// A progress bar; invisible when quiet and where standard error is not a terminal.
+pub struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+}
+
+impl Progress {
+    /// For the tensors of a model.
+    pub fn loading(quiet: bool) -> Self {
+        Self::new(0, "loading the model [{bar:30}] {pos}/{len} {elapsed}", quiet)
+    }
+
+    /// For images.
+    pub fn images(len: usize, quiet: bool) -> Self {
+        Self::new(len, "[{bar:20}] {pos}/{len} images {elapsed} {wide_msg}", quiet)
+    }
+
+    fn new(len: usize, template: &str, quiet: bool) -> Self {
+        let target =
+            if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(len as u64), target);
+        let style = ProgressStyle::with_template(template);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { bar, quiet }
+    }
+
+    /// Sets what is done and how much there is.
+    pub fn set(&self, done: usize, all: usize) {
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    /// One more is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+    }
+
+    /// A line that stays, unless quiet.
+    pub fn note(&self, line: &str) {
+        if !self.quiet {
+            self.error(line);
+        }
+    }
+
+    /// A line that stays, in any case.
+    pub fn error(&self, line: &str) {
+        self.bar.suspend(|| say(format_args!("{line}")));
+    }
+
+    /// Runs something that writes to the terminal.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Follows the answers to one image.
+pub struct Answers<'a> {
+    progress: &'a Progress,
+    image: &'a str,
+    samples: u32,
+    /// Whether the text is shown as well.
+    show_text: bool,
+    n_tokens: usize,
+    line: String,
+}
+
+impl<'a> Answers<'a> {
+    /// Nothing has happened yet.
+    pub fn new(progress: &'a Progress, image: &'a str, samples: u32, show_text: bool) -> Self {
+        progress.bar.set_message(format!("{image}: reading the image"));
+        Self { progress, image, samples, show_text, n_tokens: 0, line: String::new() }
+    }
+
+    /// Shows one event.
+    pub fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Prepared { prompt_tokens, .. } => {
+                let text = format!("{}: reading {prompt_tokens} tokens", self.image);
+                self.progress.bar.set_message(text);
+            }
+            Event::Prefilled => {}
+            Event::Token { sample, text, .. } => self.on_token(sample, text),
+            Event::Ended { .. } => {
+                self.flush();
+                self.n_tokens = 0;
+            }
+        }
+    }
+
+    fn on_token(&mut self, sample: u32, text: &str) {
+        let which = format!("{}: answer {} of {}", self.image, sample + 1, self.samples);
+        if self.n_tokens == 0 && self.show_text {
+            self.progress.note(&format!("{which} (model text, not evidence)"));
+        }
+        self.n_tokens += 1;
+        self.progress.bar.set_message(format!("{which}, {} tokens", self.n_tokens));
+        if !self.show_text {
+            return;
+        }
+        for c in printable(text).chars() {
+            match c {
+                '\n' => self.flush(),
+                ' ' if self.line.chars().count() >= WRAP => self.flush(),
+                _ => self.line.push(c),
+            }
+        }
+    }
+
+    /// Text appears line by line, since a bar may stand below it.
+    fn flush(&mut self) {
+        if !self.line.trim().is_empty() {
+            self.progress.note(&format!("  | {}", self.line.trim_end()));
+        }
+        self.line.clear();
+    }
+}
