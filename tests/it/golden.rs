@@ -1,6 +1,6 @@
 //! The whole model against transformers in float32, on the adapter and on the oracle.
 
-use globe_engine::{Cancel, Engine, Generation, Sampling};
+use globe_engine::{Cancel, Engine, Event, Generation, Sampling};
 use globe_model::{Model, TraceStage, VisionLayout};
 use globe_ops::{Compute, Device, Tensor};
 use globe_tests::{GOLDENS, Golden, assert_close, gpu, oracle, values};
@@ -18,8 +18,7 @@ fn cpu() -> Compute {
 }
 
 fn engine(golden: &Golden, compute: &Compute) -> Engine {
-    let load = Engine::load(&golden.folder, compute.clone(), &mut |_, _| {});
-    pollster::block_on(load).unwrap()
+    pollster::block_on(Engine::load(&golden.folder, compute.clone(), &mut |_, _| {})).unwrap()
 }
 
 /// Scaled by the largest expected value, so that small tensors are held to the same standard.
@@ -35,7 +34,8 @@ fn greedy(engine: &Engine, session: &mut globe_engine::Session) -> Vec<i32> {
     let sampling = Sampling::greedy();
     let generation =
         Generation { sampling, seed: 0, sample: 0, max_tokens: 32, ignore_stop: true };
-    let answer = engine.generate(session, &generation, &Cancel::default(), &mut |_| {});
+    let (cancel, mut on_event) = (Cancel::default(), |_: Event| {});
+    let answer = engine.generate(session, &generation, &cancel, &mut on_event);
     pollster::block_on(answer).unwrap().ids.iter().map(|id| *id as i32).collect()
 }
 

@@ -86,19 +86,18 @@ impl Golden {
     /// # Panics
     /// If golden.json has none.
     pub fn prompt(&self) -> Prompt {
-        self.prompt_of("prompt")
+        Prompt { system: self.facts["system"].as_str().map(Into::into), user: self.fact("prompt") }
     }
 
-    /// The prompt without images.
+    /// The prompt without images; the template decides about the system message.
     ///
     /// # Panics
     /// If golden.json has none.
     pub fn text_only_prompt(&self) -> Prompt {
-        self.prompt_of("text_only_prompt")
+        Prompt { system: None, user: self.fact("text_only_prompt") }
     }
 
-    fn prompt_of(&self, field: &str) -> Prompt {
-        let user = self.facts[field].as_str().expect("a prompt").into();
-        Prompt { system: self.facts["system"].as_str().map(Into::into), user }
+    fn fact(&self, field: &str) -> String {
+        self.facts[field].as_str().expect("a text in golden.json").into()
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// Most lines an error message lists before it says how many more there are.
-pub const MAX_LISTED: usize = 40;
+/// Most lines an error message lists before it says how many more there are: above the tensors of a
+/// 7B model, so that one message lists them all.
+pub const MAX_LISTED: usize = 1000;
 
 /// Shows names one per line, at most [`MAX_LISTED`].
 pub(crate) struct Listing<'a>(pub &'a [String]);

@@ -59,7 +59,7 @@ impl NameReport {
             .iter()
             .map(|m| format!("shape of `{}`: expected {:?}, got {:?}", m.name, m.expected, m.got));
         let extra = self.extra.iter().map(|name| format!("extra `{name}`"));
-        missing.chain(mismatched).chain(extra)
+        mismatched.chain(extra).chain(missing) // the rarer kinds say more
     }
 }
 
