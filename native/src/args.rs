@@ -46,7 +46,9 @@ pub enum Command {
 /// different images are not comparable. A position that a file holds is shown apart; the model
 /// never sees it.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   globe locate photo.jpg --model MODEL_DIR
   globe locate *.jpg --format csv --out places.csv
@@ -59,7 +61,8 @@ Exit codes:
   3    every image was answered, but at least one was not located
   4    at least one image could not be read or answered
   130  interrupted; results of the images before are kept
-Ctrl-C stops between two steps; a second one stops at once and keeps no output file.")]
+Ctrl-C stops between two steps; a second one stops at once and keeps no output file."
+)]
 pub struct LocateArgs {
     /// JPEG, PNG, WebP or GIF files
     #[arg(required = true, value_name = "IMAGE")]
@@ -67,18 +70,16 @@ pub struct LocateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Answers to sample per image
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
     /// Most places to show per image
-    #[arg(long, default_value = "5", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub top_k: usize,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
     /// Equal seeds give equal answers on one device
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Most tokens per answer
-    #[arg(long, default_value = "512", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "512", value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Most pixels of an image after resizing [default: the limit of the model]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -101,6 +102,9 @@ pub struct LocateArgs {
     /// No progress and no model text, only errors
     #[arg(long, short)]
     pub quiet: bool,
+    // Last: its heading would cover what follows.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
 }
 
 impl LocateArgs {
@@ -144,10 +148,10 @@ pub struct ModelArgs {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Higher is more varied; 0 always takes the most likely token
-    #[arg(long, default_value_t = 0.7)]
+    #[arg(long, value_name = "T", default_value_t = 0.7)]
     temperature: f32,
     /// Choose among the fewest tokens whose probabilities reach this; 1 keeps all
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f32,
     /// Choose among this many most likely tokens; 0 keeps all
     #[arg(long, value_name = "N", default_value_t = 0)]

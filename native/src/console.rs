@@ -3,6 +3,18 @@
 use std::fmt::Arguments;
 use std::io::{self, Write};
 
+/// Keeps Vulkan drivers from printing an error per adapter where no desktop runs.
+///
+/// Call it first: no other thread may run.
+pub fn quiet_drivers() {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if cfg!(target_os = "linux") && !is_set("XDG_RUNTIME_DIR") && !is_set("WAYLAND_DISPLAY") {
+        // libwayland, which drivers load, complains when it cannot tell where its socket would be.
+        // SAFETY: no other thread runs that could read the environment meanwhile.
+        unsafe { std::env::set_var("WAYLAND_DISPLAY", "/nonexistent") };
+    }
+}
+
 /// Writes results to standard output.
 pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use globe_engine::{Engine, Error, LocateOptions, LocateResult, locate};
+use globe_engine::{Engine, Error, Event, LocateOptions, LocateResult, locate};
 use globe_geo::Gazetteer;
 
 use crate::args::{Format, LocateArgs};
@@ -11,7 +11,7 @@ use crate::console::printable;
 use crate::exit::{Exit, Fail, OrUsage, chain};
 use crate::input::{load_engine, open_folder, read_photo};
 use crate::interrupt::Interrupt;
-use crate::output::{Formatter, Record, Status, formatter};
+use crate::output::{Formatter, Record, Status, formatter, seconds};
 use crate::progress::{Answers, Progress};
 use crate::sink::Sink;
 
@@ -133,12 +133,13 @@ impl Run<'_> {
         }
         let samples = self.options.samples;
         let mut answers = Answers::new(&self.progress, name, samples, self.show_text);
-        let mut on_event = |event: globe_engine::Event| answers.on_event(event);
+        let mut on_event = |event: Event| answers.on_event(event);
         let (options, cancel) = (&self.options, self.interrupt.cancel());
         let located =
             locate(&self.engine, &self.gazetteer, &photo, options, cancel, &mut on_event).await?;
-        let seconds = crate::output::seconds(&located);
-        self.progress.note(&format!("{name}: {samples} answers in {seconds:.1} s"));
+        let seconds = seconds(&located);
+        let answers = if samples == 1 { "answer" } else { "answers" };
+        self.progress.note(&format!("{name}: {samples} {answers} in {seconds:.1} s"));
         Ok(located)
     }
 }

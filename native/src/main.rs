@@ -21,6 +21,7 @@ use clap::Parser;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    console::quiet_drivers();
     let cli = Cli::parse();
     exit::run(|| match cli.command {
         Command::Locate(args) => locate::run(&args),

@@ -6,6 +6,7 @@ mod argmax;
 mod attention;
 mod autodiff;
 mod bad_input;
+mod cli;
 mod gather_rows;
 mod gelu;
 mod golden;

@@ -1,0 +1,364 @@
+//! The command line as its users and other software see it: output, exit codes, files.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use globe_tests::golden_root;
+use serde_json::Value;
+
+/// What a run printed and how it ended.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    #[track_caller]
+    fn expect(self, code: i32) -> Self {
+        let Self { code: got, stdout, stderr } = &self;
+        assert_eq!(*got, Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {}", self.stdout))
+    }
+}
+
+/// Cargo builds the program of another package for `cargo build`, not for `cargo test`.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().unwrap().parent().unwrap();
+    let program = folder.join(format!("globe{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.is_file(), "{} is missing: cargo build --workspace first", program.display());
+    program
+}
+
+fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program());
+    command.args(args).current_dir(golden_root()).env_remove("GLOBE_MODEL").stdin(Stdio::null());
+    command
+}
+
+/// Runs globe in the folder of the checkpoints.
+fn globe(line: &str) -> Run {
+    run(command(line.split_whitespace()))
+}
+
+fn run(mut command: Command) -> Run {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    Run { code: output.status.code(), stdout, stderr }
+}
+
+const LOCATE: &str = "locate images/photo.jpg --model window56 --samples 2 --max-tokens 8";
+
+/// Names in a folder, hidden ones included.
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| name(e.unwrap())).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn random_weights_do_not_locate() {
+    let run = globe(LOCATE).expect(3);
+    assert!(run.stdout.starts_with("images/photo.jpg\n  not located"), "{}", run.stdout);
+    assert!(!run.stdout.contains("0, 0") && !run.stdout.contains("0.00"), "{}", run.stdout);
+    assert!(run.stderr.contains("answer 2 of 2 (model text, not evidence)"), "{}", run.stderr);
+    let quiet = globe(&format!("{LOCATE} --quiet")).expect(3);
+    assert_eq!((quiet.stdout, quiet.stderr.as_str()), (run.stdout, ""));
+}
+
+#[test]
+fn every_format_can_be_read() {
+    let json = globe(&format!("{LOCATE} --format json")).expect(3).json();
+    let first = &json[0];
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&first["image"], &first["status"]),
+        (&"images/photo.jpg".into(), &"not_located".into())
+    );
+    assert_eq!((&first["samples"], &first["candidates"]), (&2.into(), &Value::Array(vec![])));
+    assert_eq!(first["answers"].as_array().unwrap().len(), 2);
+    assert_eq!(first["timings"]["image_tokens"], 54);
+
+    let lines = globe(&format!("{LOCATE} --format jsonl")).expect(3).stdout;
+    let mut line: Value = serde_json::from_str(lines.strip_suffix('\n').unwrap()).unwrap();
+    line["timings"] = first["timings"].clone();
+    assert_eq!(&line, first);
+
+    let csv = globe(&format!("{LOCATE} --format csv")).expect(3).stdout;
+    let rows: Vec<Vec<&str>> = csv.lines().map(|row| row.split(',').collect()).collect();
+    assert_eq!(rows.len(), 2);
+    let columns =
+        "id rank lat lon radius_km confidence country_code region city parse_status seconds";
+    assert_eq!(rows[0][..11].join(" "), columns);
+    assert_eq!(rows[1][..10].join(","), "images/photo.jpg,,,,,,,,,not_located");
+
+    let json = globe(&format!("{LOCATE} --format geojson")).expect(3).json();
+    assert_eq!(json["type"], "FeatureCollection");
+    assert_eq!(json["features"], Value::Array(vec![]));
+    assert_eq!(json["images"][0]["status"], "not_located");
+}
+
+#[test]
+fn a_bad_image_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.jpg");
+    fs::write(&empty, []).unwrap();
+    let empty = empty.display();
+    let line = format!(
+        "locate {empty} absent.jpg README.md images/photo.jpg images images/wide_140x84.png \
+         --model window56 --samples 1 --max-tokens 4 --format jsonl --quiet"
+    );
+    let run = globe(&line).expect(4);
+    let lines: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
+    let expected = ["failed", "failed", "failed", "not_located", "failed", "not_located"];
+    assert_eq!(statuses, expected);
+    assert!(lines[0]["error"].as_str().unwrap().contains("0 bytes"), "{}", lines[0]);
+    assert!(lines[0].get("candidates").is_none());
+    assert_eq!(run.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 4);
+    assert!(run.stderr.contains("error: absent.jpg: "), "{}", run.stderr);
+}
+
+#[test]
+fn a_file_appears_when_it_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("places.json");
+    fs::write(&out, "old").unwrap();
+    let line = format!("{LOCATE} --format json --out {}", out.display());
+    let run = globe(&line).expect(3);
+    assert_eq!(run.stdout, "");
+    let json: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!(json[0]["status"], "not_located");
+    assert_eq!(names(folder.path()), ["places.json"]);
+
+    fs::write(&out, "old").unwrap();
+    globe(&line.replace("window56", "images")).expect(2);
+    assert_eq!(fs::read_to_string(&out).unwrap(), "old", "a failed run leaves the file alone");
+    assert_eq!(names(folder.path()), ["places.json"]);
+    globe(&format!("{LOCATE} --out {}/absent/places.txt", folder.path().display())).expect(2);
+}
+
+#[test]
+fn wrong_usage_is_named() {
+    for (line, expected) in [
+        ("locate", "<IMAGE>"),
+        ("locate images/photo.jpg", "pass --model DIR"),
+        ("locate images/photo.jpg --model absent", "absent: not a folder"),
+        ("locate images/photo.jpg --model window56/config.json", "not a folder"),
+        ("locate images/photo.jpg --model images", "cannot load images: "),
+        ("locate images/photo.jpg --model window56 --samples 0", "--samples"),
+        ("locate images/photo.jpg --model window56 --top-p 1.5", "top_p is 1.5"),
+        ("locate images/photo.jpg --model window56 --format xml", "geojson"),
+        ("locate images/photo.jpg --model window56 --precision street", "country, region, city"),
+        ("locate images/photo.jpg --model window56 --device tpu", "auto, gpu, software, cpu"),
+        ("locate images/photo.jpg --model window56 --prompt absent.txt", "absent.txt"),
+        ("locate images/photo.jpg --model window56 --out .", "is a folder"),
+        ("logits --model window56", "--prompt"),
+        ("logits --model window56 --prompt x --image absent.jpg", "cannot read absent.jpg"),
+        ("inspect absent", "absent: not a folder"),
+        ("tell", "unrecognized subcommand"),
+    ] {
+        let run = globe(line).expect(2);
+        assert_eq!(run.stdout, "", "{line}");
+        assert!(run.stderr.starts_with("error: "), "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(expected), "{line}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn the_environment_can_name_the_model() {
+    let mut locate = command("locate images/photo.jpg --samples 1 --max-tokens 2".split(' '));
+    locate.env("GLOBE_MODEL", "window56");
+    run(locate).expect(3);
+}
+
+#[test]
+fn damaged_weights_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names(&golden_root().join("window56")) {
+        fs::copy(golden_root().join("window56").join(&name), folder.path().join(&name)).unwrap();
+    }
+    let weights = folder.path().join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let model = folder.path().display();
+    for len in [0, 4, 1000, bytes.len() - 1] {
+        fs::write(&weights, &bytes[..len]).unwrap();
+        for line in [
+            format!("inspect {model}"),
+            format!("locate images/photo.jpg --model {model}"),
+            format!("logits --prompt x --model {model}"),
+        ] {
+            let run = globe(&line).expect(2);
+            assert!(run.stderr.contains("model.safetensors: "), "{len} bytes: {}", run.stderr);
+        }
+    }
+    fs::write(folder.path().join("config.json"), "{").unwrap();
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let problems = globe(&format!("inspect {model}")).expect(2).stderr;
+    assert!(problems.contains("error: config.json: "), "{problems}");
+    assert!(problems.contains("error: tokenizer.json: "), "every problem is named: {problems}");
+}
+
+#[test]
+fn logits_have_their_shape_and_devices_agree() {
+    let logits = |images: &str, device: &str| {
+        let line = format!("logits --model window56 {images} --tokens 12 --device {device} --json");
+        let mut command = command(line.split_whitespace());
+        command.args(["--prompt", "Where was this photo taken?"]);
+        run(command).expect(0).json()
+    };
+    let one = logits("--image images/wide_140x84.png", "auto");
+    assert_eq!(one["image_grid_thw"], serde_json::json!([1, 6, 10]));
+    assert_eq!(one["last_logits"].as_array().unwrap().len(), 405);
+    assert_eq!(one["greedy"].as_array().unwrap().len(), 12);
+    assert_eq!(one.as_object().unwrap().len(), 4);
+    let cpu = logits("--image images/wide_140x84.png", "cpu");
+    for field in ["greedy", "input_ids", "image_grid_thw"] {
+        assert_eq!(one[field], cpu[field], "{field}");
+    }
+
+    let none = logits("", "cpu");
+    assert!(none["image_grid_thw"].is_null());
+    let two = logits("--image images/wide_140x84.png --image images/plain_56x84.png", "cpu");
+    assert_eq!(two["image_grid_thw"], serde_json::json!([[1, 6, 10], [1, 6, 4]]));
+}
+
+#[test]
+fn the_system_message_of_logits_is_the_one_given() {
+    let n_ids = |system: &[&str]| {
+        let line = "logits --model window56 --prompt x --tokens 0 --device cpu --json";
+        let mut command = command(line.split(' '));
+        command.args(system);
+        let json = run(command).expect(0).json();
+        assert_eq!(json["greedy"], Value::Array(vec![]));
+        json["input_ids"].as_array().unwrap().len()
+    };
+    let default = n_ids(&[]);
+    assert_eq!(n_ids(&["--system", "You are a helpful assistant."]), default);
+    assert!(n_ids(&["--system", ""]) < default);
+}
+
+#[test]
+fn names_are_looked_up() {
+    let text = globe("geocode Paris München").expect(0).stdout;
+    assert!(text.contains("Paris, Île-de-France, France [FR]"), "{text}");
+    assert!(text.contains("Munich, Bavaria, Germany [DE]"), "{text}");
+    let json = globe("geocode Springfield Nowhereville --format json").expect(3).json();
+    let places = json[0]["places"].as_array().unwrap();
+    assert!(places.len() > 3 && places.iter().all(|place| place["country_code"] == "US"));
+    assert_eq!(
+        (&json[1]["query"], &json[1]["places"]),
+        (&"Nowhereville".into(), &Value::Array(vec![]))
+    );
+    assert_eq!(globe("geocode Nowhereville").expect(3).stdout, "Nowhereville: not found\n");
+}
+
+#[test]
+fn folders_and_devices_are_described() {
+    let json = globe("inspect window56 --json").expect(0).json();
+    assert_eq!(
+        (&json["architecture"], &json["dtypes"][0]["dtype"]),
+        (&"qwen2_5_vl".into(), &"F16".into())
+    );
+    assert_eq!(json["text"]["vocab_size"], 405);
+    assert_eq!(json["chat_template"], "tokenizer_config.json");
+    assert!(globe("inspect window56").expect(0).stdout.contains("per 1000 tokens"));
+
+    let json = globe("devices --json").expect(0).json();
+    let auto = &json["auto"];
+    let adapters = json["adapters"].as_array().unwrap();
+    assert!(adapters.iter().any(|adapter| &adapter["name"] == auto), "{json}");
+    assert!(globe("devices").expect(0).stdout.contains("--device auto takes: "));
+}
+
+#[test]
+fn help_version_and_completions_succeed() {
+    assert!(globe("--version").expect(0).stdout.starts_with("globe "));
+    assert!(globe("completions bash").expect(0).stdout.contains("--token-top-k"));
+    for name in ["locate", "geocode", "inspect", "devices", "logits", "completions"] {
+        let help = globe(&format!("{name} --help")).expect(0).stdout;
+        assert!(help.contains("Examples:\n  globe "), "{help}");
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_answers() {
+    let answers = |seed: u32| {
+        let line = format!("{LOCATE} --seed {seed} --format json");
+        let mut json = globe(&line).expect(3).json();
+        json[0]["timings"] = Value::Null;
+        json
+    };
+    let first = answers(7);
+    assert_eq!(first, answers(7));
+    assert_ne!(first[0]["answers"], answers(8)[0]["answers"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = command("completions bash".split(' '))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
+
+/// Starts a run, sends Ctrl-C once standard error says `sign`, and gives the exit code.
+#[cfg(unix)]
+fn interrupt_at(sign: &str, line: &str) -> Option<i32> {
+    let mut child = command(line.split_whitespace()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    for text in stderr.lines().map(Result::unwrap) {
+        if text.contains(sign) {
+            interrupt(&child);
+        }
+    }
+    child.wait().unwrap().code()
+}
+
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_what_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("places.json");
+    let images = "images/photo.jpg ".repeat(500);
+    let line = format!("locate {images} --model window56 --samples 1 --max-tokens 1 --format json");
+    let code = interrupt_at(" 1 answer in ", &format!("{line} --out {}", out.display()));
+    assert_eq!(code, Some(130));
+    let json: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert!((1..500).contains(&json.as_array().unwrap().len()));
+    assert_eq!(names(folder.path()), ["places.json"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_before_the_first_result_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("places.txt");
+    let line = "locate images/photo.jpg --model window56 --samples 100000";
+    let code = interrupt_at("answer 1 of", &format!("{line} --out {}", out.display()));
+    assert_eq!(code, Some(130));
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
