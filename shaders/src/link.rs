@@ -52,7 +52,10 @@ mod tests {
 
     #[test]
     fn replaces_an_import_by_its_file() {
-        assert_eq!(link("#import a\nfn f() {}", SHARED).unwrap(), "const A: u32 = 1u;\nfn f() {}\n");
+        assert_eq!(
+            link("#import a\nfn f() {}", SHARED).unwrap(),
+            "const A: u32 = 1u;\nfn f() {}\n"
+        );
     }
 
     #[test]

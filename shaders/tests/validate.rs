@@ -81,7 +81,10 @@ fn check_text(text: &str, faults: &mut Vec<String>) {
         faults.push(format!("more than {MAX_LINES} lines"));
     }
     for banned in ["enable ", "{{", "}}"] {
-        if text.lines().any(|l| l.starts_with(banned) || (banned != "enable " && l.contains(banned))) {
+        if text
+            .lines()
+            .any(|l| l.starts_with(banned) || (banned != "enable " && l.contains(banned)))
+        {
             faults.push(format!("contains `{banned}`: the host adds headers and fills templates"));
         }
     }

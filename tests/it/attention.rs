@@ -42,7 +42,9 @@ fn windows(lengths: &[usize]) -> Vec<[i32; 2]> {
 
 #[test]
 fn causal_prefill_matches_the_oracle() {
-    for (heads, kv_heads, head_dim) in [(7, 1, 16), (14, 2, 64), (4, 4, 80), (28, 4, 128), (3, 1, 20)] {
+    for (heads, kv_heads, head_dim) in
+        [(7, 1, 16), (14, 2, 64), (4, 4, 80), (28, 4, 128), (3, 1, 20)]
+    {
         for tokens in [1, 63, 64, 65] {
             let ranges = causal(0, tokens);
             check(&Case { heads, kv_heads, head_dim, keys: tokens, ranges });

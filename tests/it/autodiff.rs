@@ -1,8 +1,8 @@
 //! The default bodies carry gradients: checked against central differences.
 
+use globe_ops::tensor_f32 as tensor;
 use globe_ops::{Tensor, add_rms_norm, attention, linear, silu_mul};
 use globe_tests::{indices, oracle, random};
-use globe_ops::tensor_f32 as tensor;
 
 /// Half the width of the difference, and what rounding leaves of the result in f32.
 const STEP: f32 = 1e-2;

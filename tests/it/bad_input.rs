@@ -109,7 +109,8 @@ fn foreign_tensors_are_listed_together() {
         shape: shape.to_vec(),
         data: data[..4 * shape.iter().product::<usize>()].into(),
     };
-    let tensors = [tensor("model.visual.merger.ln_q.weigth", &[2]), tensor("lm_head.weight", &[1, 2])];
+    let tensors =
+        [tensor("model.visual.merger.ln_q.weigth", &[2]), tensor("lm_head.weight", &[1, 2])];
     let bytes = write_safetensors(&tensors, &BTreeMap::new()).unwrap();
     files.insert("model.safetensors".into(), bytes);
     let message = refusal(files);

@@ -32,8 +32,7 @@ fn check(golden: &Golden, what: &str, got: &[f32], tolerance: f32) {
 
 fn greedy(engine: &Engine, session: &mut globe_engine::Session) -> Vec<i32> {
     let sampling = Sampling::greedy();
-    let generation =
-        Generation { sampling, seed: 0, sample: 0, max_tokens: 32, ignore_stop: true };
+    let generation = Generation { sampling, seed: 0, sample: 0, max_tokens: 32, ignore_stop: true };
     let (cancel, mut on_event) = (Cancel::default(), |_: Event| {});
     let answer = engine.generate(session, &generation, &cancel, &mut on_event);
     pollster::block_on(answer).unwrap().ids.iter().map(|id| *id as i32).collect()
@@ -92,8 +91,7 @@ fn check_vision(golden: &Golden, engine: &Engine) {
     let layout = VisionLayout::new(&prepared.grids, &model.config().vision).unwrap();
     let mut seen = Vec::new();
     let mut trace = |stage, x: &Tensor<2>| seen.push((stage, values(x.clone())));
-    let features =
-        model.encode_images(prepared.pixel_values, &prepared.grids, &mut trace).unwrap();
+    let features = model.encode_images(prepared.pixel_values, &prepared.grids, &mut trace).unwrap();
     let n_blocks = model.config().vision.depth;
     assert_eq!(seen.len(), n_blocks + 2, "every block is traced");
     for (stage, x) in seen {

@@ -6,8 +6,7 @@ use crate::ELEMENT_TOL;
 fn check(tokens: usize, heads: usize, dim: usize, sections: &[usize]) {
     let (axes, half) = (sections.len(), dim / 2);
     let n_positions = 40;
-    let positions: Vec<i32> =
-        (0..axes * tokens).map(|i| (i * 11 % n_positions) as i32).collect();
+    let positions: Vec<i32> = (0..axes * tokens).map(|i| (i * 11 % n_positions) as i32).collect();
     check_op(&format!("rotary {tokens}x{heads}x{dim} {sections:?}"), ELEMENT_TOL, |device| {
         let angles = (0..n_positions).flat_map(|p| {
             let turn = move |i: usize| p as f32 * 0.37 / (1 + i) as f32;
@@ -22,9 +21,12 @@ fn check(tokens: usize, heads: usize, dim: usize, sections: &[usize]) {
 
 #[test]
 fn three_axes_match_the_oracle() {
-    for (tokens, heads, dim, sections) in
-        [(1, 1, 16, [2, 3, 3]), (63, 7, 32, [4, 6, 6]), (65, 28, 128, [16, 24, 24]), (1000, 2, 20, [2, 4, 4])]
-    {
+    for (tokens, heads, dim, sections) in [
+        (1, 1, 16, [2, 3, 3]),
+        (63, 7, 32, [4, 6, 6]),
+        (65, 28, 128, [16, 24, 24]),
+        (1000, 2, 20, [2, 4, 4]),
+    ] {
         check(tokens, heads, dim, &sections);
     }
 }

@@ -23,7 +23,10 @@ fn heads_that_do_not_fit_are_named() {
     let q = random_tensor([1, 3, 16], 1, device);
     let kv = random_tensor([1, 2, 16], 1, device);
     let error = attention(q, kv.clone(), kv, ranges(), 1.0).unwrap_err();
-    assert_eq!(error.to_string(), "attention: n_heads is 3, supported is a multiple of the key heads");
+    assert_eq!(
+        error.to_string(),
+        "attention: n_heads is 3, supported is a multiple of the key heads"
+    );
 }
 
 #[test]

@@ -6,7 +6,9 @@ pub use golden::{GOLDENS, Golden, golden_root};
 
 use std::sync::OnceLock;
 
-use globe_ops::{Compute, Device, DeviceChoice, Int, Tensor, open_device, read_f32, tensor_f32, tensor_i32};
+use globe_ops::{
+    Compute, Device, DeviceChoice, Int, Tensor, open_device, read_f32, tensor_f32, tensor_i32,
+};
 
 /// The adapter under test: hardware if there is any, else a software one.
 ///
@@ -52,7 +54,11 @@ pub fn random_tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Devi
 }
 
 /// An index tensor.
-pub fn indices<const D: usize>(values: &[i32], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+pub fn indices<const D: usize>(
+    values: &[i32],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D, Int> {
     tensor_i32(values.to_vec(), shape, device)
 }
 
@@ -74,15 +80,20 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     let scale = expected.iter().fold(1.0f32, |m, x| m.max(x.abs()));
     let limit = tolerance * scale;
     let error = |i: usize| (got[i] - expected[i]).abs();
-    // Written so that a NaN counts as bad.
-    let bad: Vec<usize> = (0..got.len()).filter(|i| !(error(*i) <= limit)).collect();
+    let is_bad = |i: &usize| error(*i) > limit || error(*i).is_nan();
+    let bad: Vec<usize> = (0..got.len()).filter(is_bad).collect();
     if let Some(&first) = bad.first() {
         let worst = bad.iter().copied().max_by(|a, b| error(*a).total_cmp(&error(*b)));
         let worst = worst.unwrap_or(first);
         panic!(
             "{what}: {} of {} values differ by more than {limit:.1e}; first at {first}: got {}, \
              expected {}; worst at {worst}: got {}, expected {}",
-            bad.len(), got.len(), got[first], expected[first], got[worst], expected[worst],
+            bad.len(),
+            got.len(),
+            got[first],
+            expected[first],
+            got[worst],
+            expected[worst],
         );
     }
 }

@@ -38,7 +38,9 @@ pub enum Error {
         limit: usize,
     },
     /// Two files of the model folder contradict each other: download the folder again.
-    #[error("{file}: {field} is {got}, but config.json needs {expected}; the files belong to different models")]
+    #[error(
+        "{file}: {field} is {got}, but config.json needs {expected}; the files belong to different models"
+    )]
     Mismatch {
         /// The file.
         file: &'static str,
@@ -50,7 +52,9 @@ pub enum Error {
         expected: usize,
     },
     /// The logits are not numbers: the weights are damaged, or the device miscalculates.
-    #[error("the model returned logits that are not finite; verify the weights, or try --device cpu")]
+    #[error(
+        "the model returned logits that are not finite; verify the weights, or try --device cpu"
+    )]
     NotFinite,
     /// A stop was asked for.
     #[error("cancelled")]

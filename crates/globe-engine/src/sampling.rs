@@ -77,9 +77,8 @@ impl Sampling {
         }
         let mut ranked: Vec<u32> = (0..logits.len() as u32).collect();
         // Ties go to the lower id, so the order never depends on the sort.
-        let by_logit = |a: &u32, b: &u32| {
-            logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-        };
+        let by_logit =
+            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         if self.top_k > 0 && self.top_k < ranked.len() {
             ranked.select_nth_unstable_by(self.top_k - 1, by_logit);
             ranked.truncate(self.top_k);

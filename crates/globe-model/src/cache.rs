@@ -62,7 +62,12 @@ impl Cache {
     }
 
     /// Keys that each of the next `n` tokens reads: all before it and itself, or the last `window`.
-    pub(crate) fn ranges(&self, n: usize, window: Option<usize>, device: &Device) -> Tensor<2, Int> {
+    pub(crate) fn ranges(
+        &self,
+        n: usize,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Tensor<2, Int> {
         let ranges = (self.len..self.len + n)
             .flat_map(|token| {
                 let end = token + 1;

@@ -153,7 +153,8 @@ impl Config {
         }
         let nested = json.get("text_config").filter(|t| t.is_object());
         let text_json = nested.unwrap_or(&json);
-        let vision_json = json.get("vision_config").ok_or_else(|| bad("vision_config", "absent"))?;
+        let vision_json =
+            json.get("vision_config").ok_or_else(|| bad("vision_config", "absent"))?;
         let config = Self {
             text: section("text_config", text_json)?,
             vision: section("vision_config", vision_json)?,
@@ -227,7 +228,8 @@ fn check_heads(section: &str, whole: usize, heads: usize, head_dim: usize) -> Re
         return Err(bad(format!("{section}.num_heads"), reason));
     }
     if head_dim > globe_ops::MAX_HEAD_DIM || !head_dim.is_multiple_of(2) {
-        let reason = format!("{head_dim}, supported are even sizes up to {}", globe_ops::MAX_HEAD_DIM);
+        let reason =
+            format!("{head_dim}, supported are even sizes up to {}", globe_ops::MAX_HEAD_DIM);
         return Err(bad(format!("{section}.head_dim"), reason));
     }
     Ok(())

@@ -4,7 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder is not a model: check the path.
-    #[error("{file} is missing; a model folder holds config.json, tokenizer.json and model*.safetensors")]
+    #[error(
+        "{file} is missing; a model folder holds config.json, tokenizer.json and model*.safetensors"
+    )]
     MissingFile {
         /// The file.
         file: &'static str,
@@ -24,7 +26,9 @@ pub enum Error {
         found: String,
     },
     /// The prompt and the answer do not fit the cache: shorten the prompt, or lower the token or pixel limit.
-    #[error("kv cache: {used} + {wanted} tokens exceed {capacity}; lower --max-tokens or the image size")]
+    #[error(
+        "kv cache: {used} + {wanted} tokens exceed {capacity}; lower --max-tokens or the image size"
+    )]
     CacheFull {
         /// Tokens already in the cache.
         used: usize,
@@ -34,7 +38,9 @@ pub enum Error {
         capacity: usize,
     },
     /// A token id lies outside the vocabulary: tokenizer and weights belong to different models.
-    #[error("token id {id} is outside the vocabulary of {vocab_size}; tokenizer.json belongs to another model")]
+    #[error(
+        "token id {id} is outside the vocabulary of {vocab_size}; tokenizer.json belongs to another model"
+    )]
     TokenOutOfRange {
         /// The id.
         id: u32,
@@ -58,7 +64,9 @@ pub enum Error {
         merge: usize,
     },
     /// A tensor is larger than the adapter can bind: use a smaller model or another device.
-    #[error("tensor `{name}` takes {size_bytes} bytes, this adapter binds at most {limit_bytes}; use a smaller model or --device cpu")]
+    #[error(
+        "tensor `{name}` takes {size_bytes} bytes, this adapter binds at most {limit_bytes}; use a smaller model or --device cpu"
+    )]
     TensorTooLarge {
         /// Name in the checkpoint.
         name: String,

@@ -63,8 +63,7 @@ impl Qwen2_5Vl {
         let total = config.vision.depth + config.text.num_hidden_layers;
         let done = config.vision.depth;
         let (tower, text) = (w.at("visual"), w.at("model"));
-        let visual =
-            VisionTower::load(&tower, &config.vision, &mut |n| progress(n, total)).await?;
+        let visual = VisionTower::load(&tower, &config.vision, &mut |n| progress(n, total)).await?;
         let model =
             TextModel::load(&text, &config.text, &mut |n| progress(done + n, total)).await?;
         let lm_head = if config.tie_word_embeddings {
@@ -129,8 +128,12 @@ impl Qwen2_5Vl {
         let (patches, values) = (layout.patch_order.len(), cfg.patch_values());
         if pixel_values.len() != patches * values {
             let (expected, got) = (vec![patches, values], vec![pixel_values.len()]);
-            let error =
-                globe_ops::Error::Shape { op: "encode_images", what: "pixel_values", expected, got };
+            let error = globe_ops::Error::Shape {
+                op: "encode_images",
+                what: "pixel_values",
+                expected,
+                got,
+            };
             return Err(error.into());
         }
         let x = tensor_f32(pixel_values, [patches, values], &self.device);

@@ -68,7 +68,6 @@ pub fn add_rms_norm(
     expect("add_rms_norm", "residual", residual.dims(), [rows, dim])?;
     expect("add_rms_norm", "weight", weight.dims(), [dim])?;
     let weight = weight.clone().into_dispatch();
-    let (sum, y) =
-        Dispatch::add_rms_norm(x.into_dispatch(), residual.into_dispatch(), weight, eps);
+    let (sum, y) = Dispatch::add_rms_norm(x.into_dispatch(), residual.into_dispatch(), weight, eps);
     Ok((Tensor::from_dispatch(sum), Tensor::from_dispatch(y)))
 }

@@ -67,7 +67,8 @@ fn key_mask<B: Backend>(ranges: IntTensor<B>, tokens: usize, keys: usize) -> Boo
     let device = ranges.device();
     let store = get_device_settings::<B>(&device).bool_dtype;
     let full = |x| B::int_expand(x, [tokens, keys].into());
-    let bound = |i: usize| full(B::int_slice(ranges.clone(), &[(0..tokens).into(), (i..i + 1).into()]));
+    let bound =
+        |i: usize| full(B::int_slice(ranges.clone(), &[(0..tokens).into(), (i..i + 1).into()]));
     let key = B::int_arange(0..keys as i64, &device, IntDType::I32);
     let key = full(B::int_reshape(key, [1, keys].into()));
     B::bool_and(
@@ -122,7 +123,13 @@ pub fn attention(
 ) -> Result<Tensor<3>> {
     let [tokens, n_heads, head_dim] = q.dims();
     let [keys, n_kv_heads, _] = k.dims();
-    supported("attention", "head_dim", head_dim, "1 to 128", (1..=MAX_HEAD_DIM).contains(&head_dim))?;
+    supported(
+        "attention",
+        "head_dim",
+        head_dim,
+        "1 to 128",
+        (1..=MAX_HEAD_DIM).contains(&head_dim),
+    )?;
     let divides = n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
     supported("attention", "n_heads", n_heads, "a multiple of the key heads", divides)?;
     expect("attention", "k", k.dims(), [keys, n_kv_heads, head_dim])?;

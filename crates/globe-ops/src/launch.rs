@@ -81,9 +81,7 @@ pub(crate) fn launch(kernel: Kernel, tensors: &[&CubeTensor], params: &[u32], gr
     tensors[0].client.launch(
         Box::new(SourceKernel::new(Source(kernel), CubeDim::new_1d(WG))),
         CubeCount::Static(x, y, z),
-        KernelArguments::new()
-            .with_buffers(buffers)
-            .with_info(MetadataBindingInfo::custom(info)),
+        KernelArguments::new().with_buffers(buffers).with_info(MetadataBindingInfo::custom(info)),
     );
 }
 

@@ -6,9 +6,9 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
 use globe_shaders::Kernel;
 
+use crate::Result;
 use crate::launch::{contiguous, folded_groups, launch, output, words};
 use crate::shapes::expect;
-use crate::Result;
 
 /// The op on backend primitives.
 #[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
@@ -19,7 +19,8 @@ pub trait RmsNormOps: Backend {
         let [_, dim] = shape.dims();
         let squares = Self::float_mul(x.clone(), x.clone());
         let mean_sq = Self::float_mean_dim(squares, 1); // [rows, 1]
-        let scale = Self::float_recip(Self::float_sqrt(Self::float_add_scalar(mean_sq, eps.into())));
+        let scale =
+            Self::float_recip(Self::float_sqrt(Self::float_add_scalar(mean_sq, eps.into())));
         let weight = Self::float_reshape(weight, [1, dim].into());
         Self::float_mul(Self::float_mul(x, scale), weight)
     }

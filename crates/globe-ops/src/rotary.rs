@@ -25,8 +25,10 @@ pub trait RotaryOps: Backend {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         let mut start = 0;
         for (axis, &width) in sections.iter().enumerate() {
-            let row = Self::int_slice(positions.clone(), &[(axis..axis + 1).into(), (0..tokens).into()]);
-            let angles = Self::float_select(table.clone(), 0, Self::int_reshape(row, [tokens].into()));
+            let row =
+                Self::int_slice(positions.clone(), &[(axis..axis + 1).into(), (0..tokens).into()]);
+            let angles =
+                Self::float_select(table.clone(), 0, Self::int_reshape(row, [tokens].into()));
             let part = |from: usize| {
                 let range = (from..from + width).into();
                 Self::float_slice(angles.clone(), &[(0..tokens).into(), range])
@@ -102,6 +104,7 @@ pub fn rotary(
     expect("rotary", "table", table.dims(), [n_positions, dim])?;
     expect("rotary", "positions", positions.dims(), [sections.len(), tokens])?;
     let table = table.clone().into_dispatch();
-    let y = Dispatch::rotary(x.into_dispatch(), table, positions.into_dispatch(), sections.to_vec());
+    let y =
+        Dispatch::rotary(x.into_dispatch(), table, positions.into_dispatch(), sections.to_vec());
     Ok(Tensor::from_dispatch(y))
 }

@@ -5,7 +5,11 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::{Error, Result};
 
 /// A float tensor from `values`; the vector moves, it is not copied on the host.
-pub fn tensor_f32<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub fn tensor_f32<const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 

@@ -48,7 +48,9 @@ pub fn need_vulkan() -> Result<()> {
     let packages = ["mesa-vulkan-drivers", "libvulkan1"];
     let by_hand = format!("apt-get install {}", packages.join(" "));
     if !is_root() || !is_installed("apt-get") {
-        return Err(format!("no Vulkan driver; the kernel tests need one. On Debian:\n  {by_hand}"));
+        return Err(format!(
+            "no Vulkan driver; the kernel tests need one. On Debian:\n  {by_hand}"
+        ));
     }
     run(Command::new("apt-get").arg("update"))?;
     run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(packages))
@@ -60,8 +62,9 @@ fn has_vulkan_driver() -> bool {
         return true; // elsewhere the driver comes with the system
     }
     let folders = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
-    let filled = |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
-    folders.iter().any(|folder| filled(&folder))
+    let filled =
+        |folder: &&str| std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
+    folders.iter().any(filled)
 }
 
 fn is_root() -> bool {
