@@ -19,7 +19,8 @@ pub struct Progress {
 impl Progress {
     /// For the tensors of a model.
     pub fn loading(quiet: bool) -> Self {
-        Self::new(0, "loading the model [{bar:30}] {pos}/{len} {elapsed}", quiet)
+        // Until their number is known, an unfinished bar is right.
+        Self::new(1, "loading the model [{bar:30}] {pos}/{len} {elapsed}", quiet)
     }
 
     /// For images.
@@ -85,7 +86,7 @@ pub struct Answers<'a> {
 impl<'a> Answers<'a> {
     /// Nothing has happened yet.
     pub fn new(progress: &'a Progress, image: &'a str, samples: u32, show_text: bool) -> Self {
-        progress.bar.set_message(format!("{image}: reading the image"));
+        progress.bar.set_message("reading the image");
         Self { progress, image, samples, show_text, n_tokens: 0, line: String::new() }
     }
 
@@ -93,7 +94,7 @@ impl<'a> Answers<'a> {
     pub fn on_event(&mut self, event: Event) {
         match event {
             Event::Prepared { prompt_tokens, .. } => {
-                let text = format!("{}: reading {prompt_tokens} tokens", self.image);
+                let text = format!("reading {prompt_tokens} tokens of image and prompt");
                 self.progress.bar.set_message(text);
             }
             Event::Prefilled => {}
@@ -106,9 +107,9 @@ impl<'a> Answers<'a> {
     }
 
     fn on_token(&mut self, sample: u32, text: &str) {
-        let which = format!("{}: answer {} of {}", self.image, sample + 1, self.samples);
+        let which = format!("answer {} of {}", sample + 1, self.samples);
         if self.n_tokens == 0 && self.show_text {
-            self.progress.note(&format!("{which} (model text, not evidence)"));
+            self.progress.note(&format!("{}: {which} (model text, not evidence)", self.image));
         }
         self.n_tokens += 1;
         self.progress.bar.set_message(format!("{which}, {} tokens", self.n_tokens));
