@@ -137,7 +137,7 @@ mod tests {
             country: answer.country,
             city: answer.city,
             reasoning: answer.reasoning,
-            text: (*text).into(),
+            text: Some((*text).into()),
             tokens: 4,
             stop: StopReason::EndOfText,
         });

@@ -8,10 +8,6 @@ use globe_ops::{Compute, DeviceChoice, open_device};
 use globe_tests::{Golden, golden_root, oracle};
 use serde_json::Value;
 
-fn cpu() -> Compute {
-    Compute { device: oracle(), name: "oracle".into(), max_binding_bytes: u64::MAX }
-}
-
 /// The files of a committed checkpoint, to be damaged.
 fn files(name: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = std::fs::read_dir(golden_root().join(name)).unwrap();
@@ -29,7 +25,7 @@ fn load(files: BTreeMap<String, Vec<u8>>, compute: Compute) -> Result<Engine, Er
 
 /// The message of the error that loading ends with.
 fn refusal(files: BTreeMap<String, Vec<u8>>) -> String {
-    match load(files, cpu()) {
+    match load(files, Compute::cpu()) {
         Ok(_) => panic!("the folder was accepted"),
         Err(error) => error.to_string(),
     }
@@ -52,7 +48,7 @@ fn with_field(file: &str, pointer: &str, value: Value) -> BTreeMap<String, Vec<u
 
 #[test]
 fn the_unchanged_folder_loads() {
-    assert!(load(files("untied"), cpu()).is_ok());
+    assert!(load(files("untied"), Compute::cpu()).is_ok());
 }
 
 #[test]
@@ -167,7 +163,7 @@ fn files_that_are_not_json_are_named() {
 
 #[test]
 fn a_tensor_that_cannot_be_bound_is_named() {
-    let Err(error) = load(files("untied"), Compute { max_binding_bytes: 4096, ..cpu() }) else {
+    let Err(error) = load(files("untied"), Compute::cpu().limited_to(4096)) else {
         panic!("a tensor larger than a buffer was accepted");
     };
     assert_names(&error.to_string(), &["visual", "4096"]);
@@ -176,7 +172,8 @@ fn a_tensor_that_cannot_be_bound_is_named() {
 #[test]
 fn a_prompt_longer_than_the_context_is_refused_with_all_numbers() {
     let golden = Golden::open("untied");
-    let engine = pollster::block_on(Engine::load(&golden.folder, cpu(), &mut |_, _| {})).unwrap();
+    let engine =
+        pollster::block_on(Engine::load(&golden.folder, Compute::cpu(), &mut |_, _| {})).unwrap();
     let prepared = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
     let limit = engine.model().config().text.max_position_embeddings;
     let Err(error) = engine.prefill(&prepared, None, limit) else { panic!("it was accepted") };
@@ -187,7 +184,8 @@ fn a_prompt_longer_than_the_context_is_refused_with_all_numbers() {
 #[test]
 fn a_step_past_the_cache_is_refused() {
     let golden = Golden::open("untied");
-    let engine = pollster::block_on(Engine::load(&golden.folder, cpu(), &mut |_, _| {})).unwrap();
+    let engine =
+        pollster::block_on(Engine::load(&golden.folder, Compute::cpu(), &mut |_, _| {})).unwrap();
     let model = engine.model();
     let mut cache = model.cache(3);
     model.prefill(&[1, 2, 3], None, &[], &mut cache).unwrap();

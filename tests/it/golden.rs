@@ -3,7 +3,7 @@
 use globe_engine::{Cancel, Engine, Event, Generation, Sampling};
 use globe_model::{Model, TraceStage, VisionLayout};
 use globe_ops::{Compute, Device, Tensor};
-use globe_tests::{GOLDENS, Golden, assert_close, gpu, oracle, values};
+use globe_tests::{GOLDENS, Golden, assert_close, gpu, values};
 use globe_text::Prompt;
 
 /// Of the largest logit; the reference itself is uncertain by up to 6e-6 of it.
@@ -12,10 +12,6 @@ const LOGIT_TOL: f32 = 1e-4;
 const LAYER_TOL: f32 = 1e-4;
 /// Patches are table look-ups on both sides.
 const PIXEL_TOL: f32 = 1e-6;
-
-fn cpu() -> Compute {
-    Compute { device: oracle(), name: "oracle".into(), max_binding_bytes: u64::MAX }
-}
 
 fn engine(golden: &Golden, compute: &Compute) -> Engine {
     pollster::block_on(Engine::load(&golden.folder, compute.clone(), &mut |_, _| {})).unwrap()
@@ -73,7 +69,7 @@ fn tokens_and_logits_match_on_the_adapter() {
 
 #[test]
 fn tokens_and_logits_match_on_the_oracle() {
-    check_all(&cpu());
+    check_all(&Compute::cpu());
 }
 
 /// Rows of `x: [rows, width]` in the order of `order`.
@@ -156,7 +152,7 @@ fn every_block_matches_on_the_adapter() {
 
 #[test]
 fn every_block_matches_on_the_oracle() {
-    check_stages(&cpu());
+    check_stages(&Compute::cpu());
 }
 
 #[test]
@@ -180,5 +176,5 @@ fn positions_match() {
 
 #[test]
 fn the_device_of_the_oracle_is_the_cpu() {
-    assert_eq!(cpu().device, Device::flex());
+    assert_eq!(Compute::cpu().device, Device::flex());
 }

@@ -2,7 +2,7 @@
 
 use globe_format::{Files, read_file};
 use globe_image::{Photo, PreprocessorConfig, preprocess};
-use globe_model::{Cache, ImageGrid, Model};
+use globe_model::{Cache, Config, ImageGrid, Model};
 use globe_ops::{Compute, Tensor, read_f32};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
 
@@ -68,6 +68,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         // Small files first: a folder that cannot work fails before its weights are read.
+        Config::load(files).await?;
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let stop = StopTokens::load(files, &tokenizer).await?;

@@ -1,12 +1,14 @@
 //! One photo to ranked places.
 
-use globe_geo::{Gazetteer, Outcome, ParseStatus, Precision, Sample, candidates, parse_answer};
+use globe_geo::{
+    Gazetteer, Outcome, ParseStatus, ParsedAnswer, Precision, Sample, candidates, parse_answer,
+};
 use globe_image::{Gps, Photo};
 use globe_text::Prompt;
 use serde::Serialize;
 use web_time::Instant;
 
-use crate::{Cancel, Engine, Error, Event, Generation, Result, Sampling, StopReason};
+use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Sampling, StopReason};
 
 /// Version of [`LocateResult`]; it grows when a field changes its meaning.
 const SCHEMA: u32 = 1;
@@ -70,7 +72,7 @@ pub struct LocateResult {
     pub outcome: Outcome,
     /// Every answer, in order.
     pub answers: Vec<SampleResult>,
-    /// Position written in the file, which the model never saw.
+    /// Position written in the file, rounded like the candidates. The model never saw it.
     pub exif_gps: Option<ExifGps>,
     /// Architecture of the model.
     pub model: String,
@@ -97,13 +99,21 @@ pub struct ExifGps {
     pub lon: f64,
 }
 
-impl From<Gps> for ExifGps {
-    fn from(gps: Gps) -> Self {
-        Self { lat: gps.latitude, lon: gps.longitude }
+impl ExifGps {
+    /// The position to about a kilometre, or to ten or a hundred of them.
+    fn new(gps: Gps, precision: Precision) -> Self {
+        let steps_per_degree = match precision {
+            Precision::City => 100.0,
+            Precision::Region => 10.0,
+            Precision::Country => 1.0,
+        };
+        let round = |degrees: f64| (degrees * steps_per_degree).round() / steps_per_degree;
+        Self { lat: round(gps.latitude), lon: round(gps.longitude) }
     }
 }
 
-/// One sampled answer. Its text is written by a model: it is not evidence.
+/// One sampled answer. Its text is written by a model: it is not evidence. City and text are
+/// withheld when less than a city is to be shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct SampleResult {
     /// How the answer could be read.
@@ -115,7 +125,7 @@ pub struct SampleResult {
     /// What the model wrote before its answer.
     pub reasoning: Option<String>,
     /// The whole text.
-    pub text: String,
+    pub text: Option<String>,
     /// Its length in tokens.
     pub tokens: usize,
     /// Why it ended.
@@ -180,15 +190,7 @@ pub async fn locate(
         let answer = parse_answer(&generated.text);
         samples.push(Sample::from_answer(&answer, gazetteer));
         timings.answer_tokens += generated.ids.len();
-        answers.push(SampleResult {
-            parse_status: answer.status,
-            country: answer.country,
-            city: answer.city,
-            reasoning: answer.reasoning,
-            tokens: generated.ids.len(),
-            stop: generated.stop,
-            text: generated.text,
-        });
+        answers.push(sample_result(answer, generated, options.precision));
     }
     timings.decode_ms = ms_since(start);
 
@@ -196,7 +198,7 @@ pub async fn locate(
         schema: SCHEMA,
         outcome: candidates(&samples, options.top_k).rounded(options.precision, gazetteer),
         answers,
-        exif_gps: photo.gps.map(Into::into),
+        exif_gps: photo.gps.map(|gps| ExifGps::new(gps, options.precision)),
         model: engine.model().architecture().into(),
         adapter: engine.adapter().into(),
         prompt_sha256: options.prompt.sha256(),
@@ -205,4 +207,50 @@ pub async fn locate(
         seed: options.seed,
         timings,
     })
+}
+
+/// Free text may name anything, so it is shown only where a city may be.
+fn sample_result(answer: ParsedAnswer, generated: Generated, precision: Precision) -> SampleResult {
+    let shown = precision == Precision::City;
+    SampleResult {
+        parse_status: answer.status,
+        country: answer.country,
+        city: answer.city.filter(|_| shown),
+        reasoning: answer.reasoning.filter(|_| shown),
+        tokens: generated.ids.len(),
+        stop: generated.stop,
+        text: Some(generated.text).filter(|_| shown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(precision: Precision) -> SampleResult {
+        let text = "<think>Isar</think><answer>\ncountry: Germany\ncity: Munich\n</answer>";
+        let stop = StopReason::EndOfText;
+        let generated = Generated { ids: vec![1, 2], text: text.into(), stop };
+        sample_result(parse_answer(text), generated, precision)
+    }
+
+    #[test]
+    fn a_coarse_result_withholds_city_and_text() {
+        let full = answer(Precision::City);
+        assert_eq!(full.city.as_deref(), Some("Munich"));
+        assert!(full.text.is_some() && full.reasoning.is_some());
+        for precision in [Precision::Country, Precision::Region] {
+            let json = serde_json::to_string(&answer(precision)).unwrap();
+            assert!(json.contains("Germany") && !json.contains("Munich") && !json.contains("Isar"));
+        }
+    }
+
+    #[test]
+    fn the_position_of_the_file_is_rounded() {
+        let gps = Gps { latitude: 48.13743, longitude: -11.57549 };
+        let at = |precision| ExifGps::new(gps, precision);
+        assert_eq!(at(Precision::City), ExifGps { lat: 48.14, lon: -11.58 });
+        assert_eq!(at(Precision::Region), ExifGps { lat: 48.1, lon: -11.6 });
+        assert_eq!(at(Precision::Country), ExifGps { lat: 48.0, lon: -12.0 });
+    }
 }

@@ -173,7 +173,10 @@ mod tests {
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
         let n = 4000;
         let ones = (0..n).filter(|i| choose(sampling, &logits, *i as f32 / n as f32) == 1).count();
-        assert_eq!(ones, 3 * n / 4);
+        assert!(
+            ones.abs_diff(3 * n / 4) <= 1,
+            "{ones} of {n}; ln 3 is rounded, which moves one draw"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `config.json` of Qwen2.5-VL, in the flat layout of transformers 4.4x and the nested one since.
 
+use globe_format::{Files, read_file};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -140,6 +141,15 @@ fn bad(field: impl Into<String>, reason: impl Into<String>) -> Error {
 }
 
 impl Config {
+    /// Reads and checks `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if the folder is no model, else as [`Config::parse`].
+    pub async fn load<F: Files>(files: &F) -> Result<Self> {
+        let bytes = read_file(files, "config.json").await?;
+        Self::parse(&bytes.ok_or(Error::MissingFile { file: "config.json" })?)
+    }
+
     /// Reads and checks `config.json`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What the engine sees of any architecture.
 
-use globe_format::{Checkpoint, DtypeSummary, Files, read_file};
+use globe_format::{Checkpoint, DtypeSummary, Files};
 use globe_ops::{Compute, Int, Tensor};
 
 use crate::{Cache, Config, Error, Qwen2_5Vl, Result};
@@ -67,7 +67,7 @@ impl Model {
         compute: &Compute,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let config = read_config(files).await?;
+        let config = Config::load(files).await?;
         let checkpoint = open_checked(files, &config).await?;
         Ok(Self::Qwen2_5Vl(Qwen2_5Vl::load(config, &checkpoint, compute, progress).await?))
     }
@@ -77,7 +77,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub async fn inspect<F: Files>(files: &F) -> Result<Summary> {
-        let config = read_config(files).await?;
+        let config = Config::load(files).await?;
         let checkpoint = open_checked(files, &config).await?;
         let n_parameters: u64 = checkpoint
             .names()
@@ -164,11 +164,6 @@ impl Model {
             Self::Qwen2_5Vl(model) => model.step(id, cache),
         }
     }
-}
-
-async fn read_config<F: Files>(files: &F) -> Result<Config> {
-    let bytes = read_file(files, "config.json").await?;
-    Config::parse(&bytes.ok_or(Error::MissingFile { file: "config.json" })?)
 }
 
 async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Checkpoint<F::Source>> {

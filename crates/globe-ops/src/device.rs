@@ -97,6 +97,29 @@ pub struct Compute {
     pub name: String,
     /// Largest buffer a kernel can bind, bytes.
     pub max_binding_bytes: u64,
+    wgpu: Option<wgpu::Device>,
+}
+
+impl Compute {
+    /// The oracle of every kernel in plain Rust.
+    #[cfg(feature = "flex")]
+    pub fn cpu() -> Self {
+        let name = "cpu (reference kernels)".into();
+        Self { device: Device::flex(), name, max_binding_bytes: u64::MAX, wgpu: None }
+    }
+
+    /// The same device, taken to bind no more than this many bytes.
+    pub fn limited_to(self, max_binding_bytes: u64) -> Self {
+        Self { max_binding_bytes, ..self }
+    }
+
+    /// Gives the adapter's memory back at once. Whatever is read from the device later is an
+    /// error, as after a driver reset; the CPU path is not affected.
+    pub fn destroy(&self) {
+        if let Some(device) = &self.wgpu {
+            device.destroy();
+        }
+    }
 }
 
 /// Opens the chosen device. Call it once per process and clone the result.
@@ -118,8 +141,7 @@ pub async fn open_device(choice: DeviceChoice) -> Result<Compute> {
 
 #[cfg(feature = "flex")]
 fn cpu() -> Result<Compute> {
-    let name = "cpu (reference kernels)".into();
-    Ok(Compute { device: Device::flex(), name, max_binding_bytes: u64::MAX })
+    Ok(Compute::cpu())
 }
 
 #[cfg(not(feature = "flex"))]
@@ -137,6 +159,7 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
         device,
         name: setup.adapter.get_info().name,
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
+        wgpu: Some(setup.device),
     })
 }
 

@@ -13,8 +13,8 @@ const NOT_LOCATED: i32 = 3;
 
 /// Builds `globe` and answers a photo.
 pub fn run(photo: Option<&str>) -> Result<()> {
-    system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
-    println!("RANDOM WEIGHTS: this model was never trained, so its answer means nothing.");
+    println!("RANDOM WEIGHTS: this demo's model was never trained, so its answer means nothing.");
+    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
     let photo = photo.map_or_else(|| root().join(PHOTO), PathBuf::from);
     let mut command = Command::new(globe_binary());
     command.arg("locate").arg(&photo).arg("--model").arg(root().join(MODEL));

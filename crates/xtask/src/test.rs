@@ -53,6 +53,9 @@ fn fmt() -> Result<Done> {
 
 fn test() -> Result<Done> {
     need_vulkan()?;
+    // The tests of the command line run the binary, which `cargo test` alone may leave out of date.
+    // All targets, so that features unify as for the tests and Burn is built once.
+    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
     passed(system::run(&mut cargo(["test", "--workspace", "--locked"])))
 }
 
