@@ -14,7 +14,7 @@ const NOT_LOCATED: i32 = 3;
 /// Builds `globe` and answers a photo.
 pub fn run(photo: Option<&str>) -> Result<()> {
     println!("RANDOM WEIGHTS: this demo's model was never trained, so its answer means nothing.");
-    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
+    system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
     let photo = photo.map_or_else(|| root().join(PHOTO), PathBuf::from);
     let mut command = Command::new(globe_binary());
     command.arg("locate").arg(&photo).arg("--model").arg(root().join(MODEL));

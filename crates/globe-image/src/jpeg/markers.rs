@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 use super::bits::BitReader;
 use super::frame::Frame;
-use super::huffman::Codes;
+use super::huffman::{Codes, Decoder};
 use super::{BLOCK_SIZE, NATURAL_ORDER, damaged};
 
 /// Slots for each kind of table.
@@ -34,11 +34,11 @@ pub(super) struct Markers<'a> {
 }
 
 /// What needs the caller.
-pub(super) enum Event {
+pub(super) enum Event<'a> {
     /// A frame header.
     Frame(Frame),
-    /// A scan header; entropy-coded data follows.
-    Scan(Scan),
+    /// The body of a scan header; entropy-coded data follows.
+    Scan(&'a [u8]),
     /// The end of the image.
     End,
 }
@@ -79,7 +79,7 @@ impl<'a> Markers<'a> {
     }
 
     /// Reads segments up to the next one that is not merely a table or a parameter.
-    pub(super) fn next_event(&mut self) -> Result<Event> {
+    pub(super) fn next_event(&mut self) -> Result<Event<'a>> {
         loop {
             let marker = next_marker(self.bytes, &mut self.pos)
                 .ok_or_else(|| damaged("it ends without an end marker"))?;
@@ -93,7 +93,7 @@ impl<'a> Markers<'a> {
                 0xc0..=0xc2 => return Ok(Event::Frame(Frame::parse(body, marker == 0xc2)?)),
                 0xc4 => self.define_codes(body)?,
                 0xc3 | 0xc5..=0xcf => return Err(unsupported_process(marker)),
-                0xda => return Ok(Event::Scan(Scan::parse(body)?)),
+                0xda => return Ok(Event::Scan(body)),
                 0xdb => self.define_quantisation(body)?,
                 0xdd => self.set_restart_interval(body)?,
                 0xe0 => self.jfif |= body.len() >= 14 && body.starts_with(b"JFIF\0"),
@@ -187,8 +187,37 @@ fn unsupported_process(marker: u8) -> Error {
 }
 
 impl Scan {
-    /// Parses the body of a scan header; components are still identifiers, see [`Scan::bind`].
-    fn parse(body: &[u8]) -> Result<Self> {
-        todo!()
+    /// Parses the body of a scan header.
+    pub(super) fn parse(body: &[u8], frame: &Frame) -> Result<Self> {
+        let length = || damaged("a scan header has the wrong length");
+        let (&count, rest) = body.split_first().ok_or_else(length)?;
+        let (parts, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(length)?;
+        let &[start, end, approximation] = rest.as_array().ok_or_else(length)?;
+        let mut scan = Self {
+            parts: Vec::new(),
+            band: [usize::from(start), usize::from(end)],
+            approximation: [approximation >> 4, approximation & 15],
+        };
+        for &[id, slots] in parts.as_chunks::<2>().0 {
+            let unused = |idx: &usize| scan.parts.iter().all(|part| part.idx != *idx);
+            let mut candidates = (0..frame.components.len()).filter(unused);
+            let idx = candidates
+                .find(|&idx| frame.components[idx].id == id)
+                .ok_or_else(|| damaged(format!("a scan names unknown or repeated component {id}")))?;
+            let [dc, ac] = [slots >> 4, slots & 15].map(usize::from);
+            scan.parts.push(ScanPart { idx, dc, ac });
+        }
+        let unit_blocks = |part: &ScanPart| frame.components[part.idx].sampling.iter().product();
+        let blocks: usize = scan.parts.iter().map(unit_blocks).sum();
+        if scan.parts.is_empty() || scan.parts.len() > 1 && blocks > MAX_UNIT_BLOCKS {
+            return Err(damaged(format!("a scan has {blocks} blocks per coding unit")));
+        }
+        Ok(scan)
     }
+}
+
+/// The codes in a slot, ready for decoding.
+pub(super) fn decoder(slots: &[Option<Codes>; N_TABLES], slot: usize) -> Result<Decoder> {
+    let codes = slots.get(slot).and_then(Option::as_ref);
+    codes.ok_or_else(|| damaged(format!("huffman table {slot} is missing")))?.decoder()
 }

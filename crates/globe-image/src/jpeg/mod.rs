@@ -71,9 +71,10 @@ impl<'a> Jpeg<'a> {
             match markers.next_event()? {
                 Event::Frame(_) if frame.is_some() => return Err(damaged("it has two frames")),
                 Event::Frame(header) => frame = Some(header),
-                Event::Scan(scan) => {
+                Event::Scan(body) => {
                     let frame = frame.ok_or_else(|| damaged("a scan precedes the frame header"))?;
-                    return Ok(Self { markers, frame, first_scan: scan });
+                    let first_scan = Scan::parse(body, &frame)?;
+                    return Ok(Self { markers, frame, first_scan });
                 }
                 Event::End => return Err(damaged("it has no scan")),
             }
@@ -139,7 +140,7 @@ fn for_each_scan<'a>(
             return Ok(());
         }
         scan = match markers.next_event()? {
-            Event::Scan(next) => next,
+            Event::Scan(body) => Scan::parse(body, frame)?,
             Event::Frame(_) => return Err(damaged("it has two frames")),
             Event::End => return Ok(()),
         };
