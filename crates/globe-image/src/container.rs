@@ -1,6 +1,6 @@
 //! File formats by their first bytes, and a walk over their segments for EXIF and completeness.
 //!
-//! The decoders hide two things we need: a JPEG cut short decodes silently to grey, and a PNG may
+//! The decoders hide two things we need: a JPEG cut short decodes to grey, as in libjpeg, and a PNG may
 //! carry its EXIF after the pixels. Both are visible in the segment headers, without decoding.
 
 use std::fmt;
@@ -36,8 +36,6 @@ impl fmt::Display for Format {
 pub(crate) struct Scan<'a> {
     /// TIFF block of the EXIF data, without the `Exif\0\0` prefix.
     pub exif: Option<&'a [u8]>,
-    /// A progressive JPEG, whose coefficients are all held in memory.
-    pub progressive: bool,
     /// False if the file certainly ends too early.
     pub complete: bool,
 }
@@ -112,7 +110,7 @@ pub(crate) fn scan(format: Format, bytes: &[u8]) -> Scan<'_> {
         Format::WebP => scan_webp(bytes),
         Format::Gif => {
             let complete = first_gif_image(bytes).is_some();
-            Scan { exif: None, progressive: false, complete }
+            Scan { exif: None, complete }
         }
     }
 }
@@ -120,7 +118,7 @@ pub(crate) fn scan(format: Format, bytes: &[u8]) -> Scan<'_> {
 /// Complete means: an end marker stands where markers stand. As in Pillow, a scan that merely
 /// happens to fill the image does not count.
 fn scan_jpeg(bytes: &[u8]) -> Scan<'_> {
-    let mut found = Scan { exif: None, progressive: false, complete: false };
+    let mut found = Scan { exif: None, complete: false };
     let mut pos = 2;
     while let Some((marker, start)) = next_marker(bytes, pos) {
         if marker == 0xd9 {
@@ -131,7 +129,6 @@ fn scan_jpeg(bytes: &[u8]) -> Scan<'_> {
         pos = start + 2 + body.len();
         match marker {
             0xe1 if found.exif.is_none() => found.exif = body.strip_prefix(EXIF_PREFIX),
-            0xc2 => found.progressive = true,
             _ => {}
         }
     }
@@ -171,7 +168,7 @@ fn scan_png(bytes: &[u8]) -> Scan<'_> {
         rest = next;
     }
     // The decoder reports missing pixels itself.
-    Scan { exif, progressive: false, complete: true }
+    Scan { exif, complete: true }
 }
 
 fn scan_webp(bytes: &[u8]) -> Scan<'_> {
@@ -188,7 +185,7 @@ fn scan_webp(bytes: &[u8]) -> Scan<'_> {
         let Some(next) = tail.get(length + length % 2..) else { break }; // chunks are padded to even
         rest = next;
     }
-    Scan { exif, progressive: false, complete }
+    Scan { exif, complete }
 }
 
 /// The bytes behind the first image of a GIF; `None` if the file ends before them.

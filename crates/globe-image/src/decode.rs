@@ -2,12 +2,13 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use image::codecs::{gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
-use image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits};
+use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
 use crate::container::{self, Format, Scan};
 use crate::error::{Error, Result};
 use crate::exif::{self, Gps};
+use crate::jpeg::Jpeg;
 use crate::pixels;
 
 /// What [`decode`] accepts and how it flattens transparency.
@@ -91,7 +92,7 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo> {
     let reader = Cursor::new(bytes);
     // Creating a decoder reads headers only.
     let image = match format {
-        Format::Jpeg => source.read(JpegDecoder::new(reader)),
+        Format::Jpeg => source.read_jpeg(bytes),
         Format::Png => source.read(PngDecoder::with_limits(reader, source.decoder_limits())),
         Format::WebP => source.read(WebPDecoder::new(reader)),
         Format::Gif => source.read(GifDecoder::new(reader)),
@@ -128,7 +129,12 @@ impl Source<'_> {
         decoder: std::result::Result<D, ImageError>,
     ) -> Result<DynamicImage> {
         let mut decoder = decoder.map_err(|error| self.explain(error))?;
-        self.check_declared(&decoder)?;
+        let (width, height) = decoder.dimensions();
+        // The decoded pixels and one RGB copy (conversion or rotation).
+        let bytes_per_pixel = u64::from(decoder.color_type().bytes_per_pixel()) + 3;
+        let pixels = u64::from(width) * u64::from(height);
+        let needed_bytes = pixels.saturating_mul(bytes_per_pixel);
+        self.check_declared(width, height, needed_bytes)?;
         if !self.scan.complete {
             return Err(self.truncated());
         }
@@ -136,8 +142,21 @@ impl Source<'_> {
         DynamicImage::from_decoder(decoder).map_err(|error| self.explain(error))
     }
 
-    fn check_declared(&self, decoder: &impl ImageDecoder) -> Result<()> {
-        let (width, height) = decoder.dimensions();
+    fn read_jpeg(&self, bytes: &[u8]) -> Result<DynamicImage> {
+        let cut = |error| if self.scan.complete { error } else { self.truncated() };
+        let jpeg = Jpeg::open(bytes).map_err(cut)?;
+        let [width, height] = jpeg.size();
+        self.check_declared(width, height, jpeg.needed_bytes())?;
+        if !self.scan.complete {
+            return Err(self.truncated());
+        }
+        let rgb = jpeg.decode()?;
+        let image = RgbImage::from_raw(width, height, rgb)
+            .expect("a decoded jpeg has width * height * 3 bytes");
+        Ok(DynamicImage::ImageRgb8(image))
+    }
+
+    fn check_declared(&self, width: u32, height: u32, needed_bytes: u64) -> Result<()> {
         let format = self.format;
         let pixels = u64::from(width) * u64::from(height);
         if pixels == 0 {
@@ -148,19 +167,11 @@ impl Source<'_> {
         if pixels > max_pixels {
             return Err(Error::TooManyPixels { format, width, height, pixels, max_pixels });
         }
-        let needed_bytes = pixels.saturating_mul(self.bytes_per_pixel(decoder.color_type()));
-        let max_bytes = self.limits.max_bytes;
+        let max_bytes = self.limits.max_bytes.min(isize::MAX as u64);
         if needed_bytes > max_bytes {
             return Err(Error::TooMuchMemory { format, width, height, needed_bytes, max_bytes });
         }
         Ok(())
-    }
-
-    /// Peak estimate: the decoded pixels, one RGB copy (conversion or rotation), and 16-bit
-    /// coefficients of up to four channels while a progressive JPEG is assembled.
-    fn bytes_per_pixel(&self, color: ColorType) -> u64 {
-        let coefficients = if self.scan.progressive { 8 } else { 0 };
-        u64::from(color.bytes_per_pixel()) + 3 + coefficients
     }
 
     fn decoder_limits(&self) -> Limits {

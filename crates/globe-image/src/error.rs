@@ -87,6 +87,14 @@ pub enum Error {
         /// The decoder's own words.
         reason: String,
     },
+    /// A JPEG of a rare kind that is not decoded here; convert the file.
+    #[error(
+        "this JPEG uses {feature}, which is not supported: convert it to a baseline JPEG or PNG"
+    )]
+    UnsupportedJpeg {
+        /// What the file uses, such as `arithmetic coding`.
+        feature: String,
+    },
     /// Pixel data does not match the stated size; a caller's bug.
     #[error(
         "photo of {width}x{height} needs {expected} bytes of RGB, got {got}: pass width * height * 3"

@@ -4,14 +4,15 @@
 //! 8-bit RGB plus the GPS position, if the file has one), and [`preprocess`] turns a photo into the
 //! [`Patches`] a Qwen2-VL style vision tower reads. Bytes in, values out: nothing here opens a file.
 //!
-//! The reference is `transformers`' `Qwen2VLImageProcessorPil`. Resizing is bit-exact against
-//! Pillow and normalisation is bit-exact against that processor; `tests/golden` holds the evidence.
+//! The reference is `transformers`' `Qwen2VLImageProcessorPil`. Decoding and resizing are bit-exact
+//! against Pillow and normalisation is bit-exact against that processor; `tests/golden` holds the evidence.
 
 mod config;
 mod container;
 mod decode;
 mod error;
 mod exif;
+mod jpeg;
 mod patches;
 mod pixels;
 mod resize;

@@ -86,7 +86,8 @@ impl Frame {
         let component = |part: &[u8; 3]| {
             let sampling = sampling(part);
             let scaled = [0, 1].map(|axis| size[axis] * sampling[axis]);
-            let over = |edge: usize| [0, 1].map(|axis| scaled[axis].div_ceil(max_sampling[axis] * edge));
+            let over =
+                |edge: usize| [0, 1].map(|axis| scaled[axis].div_ceil(max_sampling[axis] * edge));
             Component {
                 id: part[0],
                 sampling,

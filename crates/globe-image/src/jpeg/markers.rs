@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use super::bits::BitReader;
 use super::frame::Frame;
 use super::huffman::{Codes, Decoder};
-use super::{BLOCK_SIZE, NATURAL_ORDER, damaged};
+use super::{BLOCK_SIZE, NATURAL_ORDER, damaged, standard_tables};
 
 /// Slots for each kind of table.
 const N_TABLES: usize = 4;
@@ -108,7 +108,8 @@ impl<'a> Markers<'a> {
 
     fn segment(&mut self, marker: u8) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.pos..];
-        let length = rest.first_chunk().map_or(0, |&length| usize::from(u16::from_be_bytes(length)));
+        let length =
+            rest.first_chunk().map_or(0, |&length| usize::from(u16::from_be_bytes(length)));
         let body = rest.get(2..length).ok_or_else(|| {
             damaged(format!("the segment of marker ff{marker:02x} has length {length}"))
         })?;
@@ -124,6 +125,16 @@ impl<'a> Markers<'a> {
     /// Continues behind the entropy-coded data that `bits` has read.
     pub(super) fn resume(&mut self, bits: &BitReader<'_>) {
         self.pos = bits.marker_position();
+    }
+
+    /// Fills empty slots with the standard's codes, which motion JPEG leaves out.
+    pub(super) fn use_standard_codes(&mut self) {
+        for (slot, codes) in standard_tables::dc().into_iter().enumerate() {
+            self.dc_codes[slot].get_or_insert(codes);
+        }
+        for (slot, codes) in standard_tables::ac().into_iter().enumerate() {
+            self.ac_codes[slot].get_or_insert(codes);
+        }
     }
 
     fn define_codes(&mut self, mut body: &[u8]) -> Result<()> {
@@ -157,7 +168,8 @@ impl<'a> Markers<'a> {
     }
 
     fn set_restart_interval(&mut self, body: &[u8]) -> Result<()> {
-        let &interval = body.as_array().ok_or_else(|| damaged("its restart interval is cut off"))?;
+        let &interval =
+            body.as_array().ok_or_else(|| damaged("its restart interval is cut off"))?;
         self.restart_interval = usize::from(u16::from_be_bytes(interval));
         Ok(())
     }
@@ -201,13 +213,14 @@ impl Scan {
         for &[id, slots] in parts.as_chunks::<2>().0 {
             let unused = |idx: &usize| scan.parts.iter().all(|part| part.idx != *idx);
             let mut candidates = (0..frame.components.len()).filter(unused);
-            let idx = candidates
-                .find(|&idx| frame.components[idx].id == id)
-                .ok_or_else(|| damaged(format!("a scan names unknown or repeated component {id}")))?;
+            let idx = candidates.find(|&idx| frame.components[idx].id == id).ok_or_else(|| {
+                damaged(format!("a scan names unknown or repeated component {id}"))
+            })?;
             let [dc, ac] = [slots >> 4, slots & 15].map(usize::from);
             scan.parts.push(ScanPart { idx, dc, ac });
         }
-        let unit_blocks = |part: &ScanPart| frame.components[part.idx].sampling.iter().product();
+        let unit_blocks =
+            |part: &ScanPart| -> usize { frame.components[part.idx].sampling.iter().product() };
         let blocks: usize = scan.parts.iter().map(unit_blocks).sum();
         if scan.parts.is_empty() || scan.parts.len() > 1 && blocks > MAX_UNIT_BLOCKS {
             return Err(damaged(format!("a scan has {blocks} blocks per coding unit")));
@@ -216,8 +229,22 @@ impl Scan {
     }
 }
 
-/// The codes in a slot, ready for decoding.
-pub(super) fn decoder(slots: &[Option<Codes>; N_TABLES], slot: usize) -> Result<Decoder> {
+/// Decoder for the DC codes in a slot.
+pub(super) fn dc_decoder(markers: &Markers<'_>, slot: usize) -> Result<Decoder> {
+    let decoder = decoder(&markers.dc_codes, slot)?;
+    // The symbols are sizes of differences.
+    if !decoder.symbols_at_most(15) {
+        return Err(damaged(format!("huffman table {slot} is not one for dc coefficients")));
+    }
+    Ok(decoder)
+}
+
+/// Decoder for the AC codes in a slot.
+pub(super) fn ac_decoder(markers: &Markers<'_>, slot: usize) -> Result<Decoder> {
+    decoder(&markers.ac_codes, slot)
+}
+
+fn decoder(slots: &[Option<Codes>; N_TABLES], slot: usize) -> Result<Decoder> {
     let codes = slots.get(slot).and_then(Option::as_ref);
     codes.ok_or_else(|| damaged(format!("huffman table {slot} is missing")))?.decoder()
 }

@@ -7,7 +7,6 @@ Pinned: python 3.11, pillow 13.0.0 (libjpeg-turbo 3.2.0, libwebp 1.6.0), numpy 2
 photos/NAME.EXT   inputs
 photos.json       per input: size, orientation, GPS, SHA-256 of what Pillow decodes to RGB, upright,
                   composited over white
-expected/NAME.png that RGB for lossy inputs, where decoders may differ by a level
 resize.json       sizes with the SHA-256 of Pillow's result; inputs come from `noise`
 smart_resize.json arguments and results of transformers' smart_resize
 patches.json      processor settings, sizes, grid, SHA-256 of pixel_values and some of them in full
@@ -16,7 +15,7 @@ Not compared: ICC profiles (neither side applies them); 16-bit greyscale, which 
 at 255 while we keep the high byte, so its expectation is computed here from the 16-bit samples.
 """
 
-import hashlib, json, random, struct, zlib
+import hashlib, io, json, random, struct, zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 assert PIL.__version__ == "13.0.0" and transformers.__version__ == "5.23.0"
 HERE = Path(__file__).parent
 PHOTOS = HERE / "photos"
-EXPECTED = HERE / "expected"
 
 
 def noise(width, height, seed):
@@ -99,6 +97,113 @@ def make_jpegs():
     (PHOTOS / "cmyk_no_adobe.jpg").write_bytes(data[:at] + data[at + 16 :])
 
 
+def segments(data):
+    """(marker, start, end) of every segment of a JPEG; entropy-coded data is skipped."""
+    pos, out = 2, []
+    while True:
+        pos = next(at for at in range(pos, len(data)) if data[at] == 0xFF and data[at + 1] not in (0, 0xFF))
+        marker = data[pos + 1]
+        if marker == 0xD9:
+            return out
+        if 0xD0 <= marker <= 0xD7:
+            pos += 2
+            continue
+        end = pos + 2 + int.from_bytes(data[pos + 2 : pos + 4], "big")
+        out.append((marker, pos, end))
+        pos = end
+
+
+def encode(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"optimize": True, "quality": 75, **options})
+    return bytearray(file.getvalue())
+
+
+def declare(data, size, factors):
+    """Another frame over the same blocks: sampling factors that Pillow cannot write. The picture
+    is scrambled, but every coefficient comes from an encoder."""
+    units = lambda w, h, f: -(-w // (8 * max(v >> 4 for v in f))) * -(-h // (8 * max(v & 15 for v in f)))
+    blocks = lambda w, h, f: units(w, h, f) * sum((v >> 4) * (v & 15) for v in f)
+    frame = next(start for marker, start, _ in segments(data) if marker in (0xC0, 0xC1, 0xC2))
+    height, width, count = struct.unpack(">HHB", data[frame + 5 : frame + 10])
+    old = [data[frame + 11 + 3 * idx] for idx in range(count)]
+    assert blocks(*size, factors) == blocks(width, height, old), (size, factors)
+    data[frame + 5 : frame + 9] = struct.pack(">HH", size[1], size[0])
+    for idx, factor in enumerate(factors):
+        data[frame + 11 + 3 * idx] = factor
+    return data
+
+
+def separate_scans(width, height):
+    """A sequential JPEG with one scan per component, made of three grey ones."""
+    files = [encode(Image.fromarray(scene(width, height)[:, :, c]), optimize=False) for c in range(3)]
+    first = {marker: (start, end) for marker, start, end in segments(files[0])}
+    frame, scan = first[0xC0], first[0xDA]
+    head, tables = files[0][: frame[0] + 9], files[0][frame[1] : scan[0]]
+    parts = b"".join(bytes([idx, 0x11, 0]) for idx in (1, 2, 3))
+    head[frame[0] + 2 : frame[0] + 4] = struct.pack(">H", 17)
+    out = head + b"\3" + parts + tables
+    for idx, data in enumerate(files):
+        start, end = next((s, e) for marker, s, e in segments(data) if marker == 0xDA)
+        out += b"\xff\xda\0\x08\1" + bytes([idx + 1, 0, 0, 63, 0]) + data[end:-2]
+    return out + b"\xff\xd9"
+
+
+def wide_quantisation(data):
+    """The same JPEG with quantisation tables of 16 bits, as extended sequential."""
+    out = bytearray(data[:2])
+    copied = 2
+    for marker, start, end in segments(data):
+        out += data[copied:start]
+        body = data[start + 4 : end]
+        if marker == 0xDB:
+            assert len(body) == 65
+            body = bytes([body[0] | 0x10]) + b"".join(bytes([0, v]) for v in body[1:])
+        marker = 0xC1 if marker == 0xC0 else marker
+        out += bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+        copied = end
+    return out + data[copied:]
+
+
+def without_codes(data):
+    """Motion JPEG: the standard's Huffman codes are understood."""
+    for marker, start, end in reversed(segments(data)):
+        if marker == 0xC4:
+            del data[start:end]
+    return data
+
+
+def make_jpeg_shapes():
+    """What steers a JPEG decoder: sampling, sizes around block edges, scans, tables."""
+    write = lambda name, data: (PHOTOS / f"{name}.jpg").write_bytes(data)
+    for width, height in [(1, 1), (2, 2), (3, 5), (7, 9), (15, 17), (16, 16), (17, 33), (65, 63)]:
+        photo = Image.fromarray(scene(width, height))
+        for name, subsampling in [("444", 0), ("422", 1), ("420", 2)]:
+            write(f"{name}_{width}x{height}", encode(photo, subsampling=subsampling))
+        write(f"progressive_{width}x{height}", encode(photo, progressive=True))
+        write(f"grey_{width}x{height}", encode(photo.convert("L")))
+        y422 = encode(photo, subsampling=1)
+        write(f"440_{height}x{width}", declare(y422, (height, width), [0x12, 0x11, 0x11]))
+    photo = Image.fromarray(scene(48, 32))
+    y420 = encode(photo, subsampling=2)
+    write("411_70x15", declare(bytearray(y420), (70, 15), [0x41, 0x11, 0x11]))
+    write("141_13x90", declare(bytearray(y420), (13, 90), [0x14, 0x11, 0x11]))
+    rgb = encode(Image.fromarray(scene(40, 24)), keep_rgb=True, subsampling=0)
+    write("mixed_sampling", declare(rgb, (47, 45), [0x11, 0x21, 0x12]))
+    grainy = Image.fromarray(noise(33, 35, 5))
+    write("coarse", encode(grainy, quality=1))
+    write("fine", encode(grainy, quality=100))
+    write("progressive_fine", encode(grainy, quality=100, subsampling=0, progressive=True))
+    write("progressive_restart", encode(grainy, progressive=True, restart_marker_blocks=1))
+    write("restart_rows", encode(photo, restart_marker_rows=1))
+    write("progressive_grey", encode(photo.convert("L"), progressive=True))
+    cmyk = Image.fromarray(np.dstack([scene(33, 17), scene(33, 17)[::-1, ::-1, 0] // 2]), "CMYK")
+    write("progressive_cmyk", encode(cmyk, progressive=True))
+    write("separate_scans", separate_scans(21, 19))
+    write("wide_quantisation", wide_quantisation(encode(photo)))
+    write("motion_jpeg", without_codes(encode(photo, optimize=False)))
+
+
 def make_pngs():
     rgb = scene(19, 13)
     photo = Image.fromarray(rgb)
@@ -161,11 +266,10 @@ def reference(path):
 
 
 def photos():
-    for folder in (PHOTOS, EXPECTED):
-        folder.mkdir(exist_ok=True)
-        for old in folder.iterdir():
-            old.unlink()
-    for make in (make_jpegs, make_pngs, make_others, make_exif):
+    PHOTOS.mkdir(exist_ok=True)
+    for old in PHOTOS.iterdir():
+        old.unlink()
+    for make in (make_jpegs, make_jpeg_shapes, make_pngs, make_others, make_exif):
         make()
     out = {}
     for path in sorted(PHOTOS.iterdir()):
@@ -176,12 +280,9 @@ def photos():
         if gps:
             degrees = lambda v, ref: float(v[0] + v[1] / 60 + v[2] / 3600) * (-1 if ref in "SW" else 1)
             position = [degrees(gps[2], gps[1]), degrees(gps[4], gps[3])]
-        lossy = path.suffix == ".jpg" or path.name.startswith("lossy")
-        if lossy:
-            Image.fromarray(rgb).save(EXPECTED / f"{path.name}.png", optimize=True)
         out[path.name] = {
             "width": rgb.shape[1], "height": rgb.shape[0], "stored_size": list(image.size),
-            "orientation": image.getexif().get(0x0112, 1), "gps": position, "lossy": lossy, "sha256": hashlib.sha256(rgb.tobytes()).hexdigest(),
+            "orientation": image.getexif().get(0x0112, 1), "gps": position, "sha256": hashlib.sha256(rgb.tobytes()).hexdigest(),
         }
     return out
 

@@ -1,4 +1,4 @@
-//! The committed golden files, and comparisons that say where they fail.
+//! The committed golden files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,6 @@ pub struct Expected {
     pub stored_size: [usize; 2],
     pub orientation: u8,
     pub gps: Option<[f64; 2]>,
-    pub lossy: bool,
     pub sha256: String,
 }
 
@@ -42,12 +41,6 @@ pub fn photos() -> BTreeMap<String, Expected> {
     json("photos.json")
 }
 
-/// RGB that Pillow decodes from a lossy photo.
-pub fn expected_rgb(name: &str) -> Vec<u8> {
-    let png = bytes(&format!("expected/{name}.png"));
-    image::load_from_memory(&png).unwrap().into_rgb8().into_raw()
-}
-
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -60,12 +53,4 @@ pub fn noise(width: usize, height: usize, seed: u32) -> Vec<u8> {
         (state >> 24) as u8
     };
     std::iter::repeat_with(next).take(width * height * 3).collect()
-}
-
-/// Largest and mean difference in levels.
-pub fn difference(name: &str, got: &[u8], expected: &[u8]) -> (u8, f64) {
-    assert_eq!(got.len(), expected.len(), "{name}: length");
-    let levels = || got.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
-    let sum: f64 = levels().map(f64::from).sum();
-    (levels().max().unwrap_or(0), sum / got.len() as f64)
 }

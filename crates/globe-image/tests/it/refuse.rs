@@ -100,7 +100,9 @@ fn sizes_beyond_any_memory_are_refused() {
 fn limits_are_parameters() {
     let bytes = golden::photo("progressive.jpg");
     let pixels = 45 * 35;
-    let tight = DecodeLimits { max_pixels: pixels, max_bytes: pixels * 14, ..Default::default() };
+    // 48x48 samples of luma and twice 24x24 of chroma, with a coefficient of two bytes for each.
+    let needed_bytes = 48 * 48 * 3 / 2 * 3;
+    let tight = DecodeLimits { max_pixels: pixels, max_bytes: needed_bytes, ..Default::default() };
     assert!(decode(&bytes, &tight).is_ok());
     let error =
         decode(&bytes, &DecodeLimits { max_pixels: pixels - 1, ..tight.clone() }).unwrap_err();
@@ -108,8 +110,56 @@ fn limits_are_parameters() {
         matches!(error, Error::TooManyPixels { pixels: 1575, max_pixels: 1574, .. }),
         "{error}"
     );
-    let error = decode(&bytes, &DecodeLimits { max_bytes: pixels * 14 - 1, ..tight }).unwrap_err();
-    assert!(matches!(error, Error::TooMuchMemory { needed_bytes: 22_050, .. }), "{error}");
+    let error = decode(&bytes, &DecodeLimits { max_bytes: needed_bytes - 1, ..tight }).unwrap_err();
+    assert!(matches!(error, Error::TooMuchMemory { needed_bytes: 10_368, .. }), "{error}");
+}
+
+/// `444.jpg` with one byte of its frame segment replaced; 0 is the marker's code.
+fn jpeg_with_frame_byte(offset: usize, value: u8) -> Vec<u8> {
+    let mut jpeg = golden::photo("444.jpg");
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 1 + offset] = value;
+    jpeg
+}
+
+#[test]
+fn rare_kinds_of_jpeg_are_named() {
+    let cases = [
+        (0, 0xc3, "lossless coding"),
+        (0, 0xc9, "arithmetic coding"),
+        (0, 0xca, "arithmetic coding"),
+        (0, 0xc5, "hierarchical coding"),
+        (3, 12, "12-bit samples"),
+    ];
+    for (offset, value, expected) in cases {
+        let error = refuse(&jpeg_with_frame_byte(offset, value));
+        assert!(
+            matches!(&error, Error::UnsupportedJpeg { feature } if feature == expected),
+            "{error}"
+        );
+        assert!(error.to_string().contains("convert it to a baseline JPEG or PNG"), "{error}");
+    }
+}
+
+#[test]
+fn invalid_jpeg_headers_are_damage() {
+    let cases = [(10, 0x51, "sampling factor"), (11, 3, "table 3 is missing")];
+    for (offset, value, expected) in cases {
+        let error = refuse(&jpeg_with_frame_byte(offset, value));
+        assert!(matches!(error, Error::Damaged { format: Format::Jpeg, .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+/// A file of many tiny scans must not take long.
+#[test]
+fn jpeg_scan_bombs_are_refused() {
+    let jpeg = golden::photo("progressive_grey.jpg");
+    let scan = jpeg.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+    let empty_refinement = b"\xff\xda\0\x08\x01\x01\0\0\0\x10";
+    let bomb = [&jpeg[..scan], &empty_refinement.repeat(501), b"\xff\xd9"].concat();
+    let error = refuse(&bomb);
+    assert!(error.to_string().contains("more scans"), "{error}");
 }
 
 /// Bytes at the end that carry no pixels: checksums, end markers, metadata, later frames.
