@@ -51,6 +51,8 @@ fn causal_prefill_matches_the_oracle() {
         }
     }
     check(&Case { heads: 7, kv_heads: 1, head_dim: 128, keys: 1000, ranges: causal(0, 1000) });
+    // More scores than the oracle holds at once.
+    check(&Case { heads: 28, kv_heads: 4, head_dim: 16, keys: 1000, ranges: causal(0, 1000) });
 }
 
 #[test]

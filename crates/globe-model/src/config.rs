@@ -47,13 +47,15 @@ pub struct TextConfig {
     hidden_act: String,
     #[serde(default)]
     rope_theta: Option<f64>,
-    #[serde(default, alias = "rope_scaling")]
+    #[serde(default)]
     rope_parameters: Option<RopeParameters>,
+    #[serde(default)]
+    rope_scaling: Option<RopeParameters>,
     /// Longest context the model was trained for, tokens.
     #[serde(default = "default_max_positions")]
     pub max_position_embeddings: usize,
     #[serde(default)]
-    use_sliding_window: bool,
+    use_sliding_window: Option<bool>,
     #[serde(default)]
     sliding_window: Option<usize>,
     #[serde(default)]
@@ -62,10 +64,13 @@ pub struct TextConfig {
     layer_types: Option<Vec<String>>,
 }
 
+/// Called `rope_scaling` before transformers 5. Files written in between give the kind twice.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RopeParameters {
-    #[serde(default, alias = "type")]
+    #[serde(default)]
     rope_type: Option<String>,
+    #[serde(default, rename = "type")]
+    old_type: Option<String>,
     #[serde(default)]
     rope_theta: Option<f64>,
     #[serde(default)]
@@ -76,17 +81,15 @@ struct RopeParameters {
 #[derive(Clone, Debug, Deserialize)]
 pub struct VisionConfig {
     /// Number of blocks.
-    #[serde(alias = "num_hidden_layers")]
     pub depth: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
     /// Number of heads.
-    #[serde(alias = "num_attention_heads")]
     pub num_heads: usize,
-    /// Colour channels.
-    #[serde(default = "three", alias = "in_chans")]
+    /// Colour channels. Published files also have `in_chans`, which the reference does not read.
+    #[serde(default = "three")]
     pub in_channels: usize,
     /// Side of a patch, pixels.
     #[serde(default = "fourteen")]
@@ -107,7 +110,7 @@ pub struct VisionConfig {
     pub out_hidden_size: usize,
     #[serde(default = "silu")]
     hidden_act: String,
-    #[serde(default, alias = "rope_scaling")]
+    #[serde(default)]
     rope_parameters: Option<RopeParameters>,
 }
 
@@ -258,19 +261,23 @@ impl TextConfig {
 
     /// Base of the rotary frequencies.
     pub fn rope_theta(&self) -> f64 {
-        let nested = self.rope_parameters.as_ref().and_then(|r| r.rope_theta);
+        let nested = self.rope().and_then(|r| r.rope_theta);
         nested.or(self.rope_theta).unwrap_or(1_000_000.0)
+    }
+
+    fn rope(&self) -> Option<&RopeParameters> {
+        self.rope_parameters.as_ref().or(self.rope_scaling.as_ref())
     }
 
     /// Rotary frequencies per axis: time, height, width.
     pub fn mrope_section(&self) -> Vec<usize> {
-        let given = self.rope_parameters.as_ref().and_then(|r| r.mrope_section.clone());
+        let given = self.rope().and_then(|r| r.mrope_section.clone());
         given.unwrap_or_else(|| vec![16, 24, 24])
     }
 
     /// Keys that layer `i` can look back on, if it is limited.
     pub fn window_of(&self, layer: usize) -> Option<usize> {
-        let window = self.sliding_window.filter(|_| self.use_sliding_window)?;
+        let window = self.sliding_window.filter(|_| self.use_sliding_window == Some(true))?;
         let sliding = match &self.layer_types {
             Some(types) => types.get(layer).is_some_and(|t| t == "sliding_attention"),
             None => layer >= self.max_window_layers.unwrap_or(usize::MAX),
@@ -304,13 +311,13 @@ impl TextConfig {
             let reason = format!("{sections:?} must be three sizes that sum to {}", head_dim / 2);
             return Err(bad("text_config.rope_parameters.mrope_section", reason));
         }
-        check_rope("text_config", self.rope_parameters.as_ref(), &["default", "mrope"])?;
+        check_rope("text_config", self.rope(), &["default", "mrope"])?;
         check_theta("text_config", self.rope_theta())
     }
 }
 
 fn check_rope(section: &str, rope: Option<&RopeParameters>, known: &[&str]) -> Result<()> {
-    match rope.and_then(|r| r.rope_type.as_deref()) {
+    match rope.and_then(|r| r.rope_type.as_deref().or(r.old_type.as_deref())) {
         Some(kind) if !known.contains(&kind) => {
             let reason = format!("`{kind}` is not supported; supported: {}", known.join(", "));
             Err(bad(format!("{section}.rope_parameters.rope_type"), reason))
@@ -378,5 +385,94 @@ impl VisionConfig {
         }
         check_rope("vision_config", self.rope_parameters.as_ref(), &["default", "axial"])?;
         check_theta("vision_config", self.rope_theta())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The layout of Qwen2.5-VL-7B-Instruct as published.
+    fn published() -> Value {
+        json!({
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl",
+            "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
+            "vision_start_token_id": 151652, "vision_end_token_id": 151653,
+            "vision_token_id": 151654, "image_token_id": 151655, "video_token_id": 151656,
+            "hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02,
+            "intermediate_size": 18944, "max_position_embeddings": 128000,
+            "max_window_layers": 28, "num_attention_heads": 28, "num_hidden_layers": 28,
+            "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+            "sliding_window": 32768, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+            "use_cache": true, "use_sliding_window": false,
+            "vision_config": {
+                "depth": 32, "hidden_act": "silu", "hidden_size": 1280,
+                "intermediate_size": 3420, "num_heads": 16, "in_chans": 3,
+                "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2,
+                "spatial_patch_size": 14, "window_size": 112,
+                "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
+                "temporal_patch_size": 2
+            },
+            "rope_scaling": { "type": "mrope", "mrope_section": [16, 24, 24] },
+            "vocab_size": 152064
+        })
+    }
+
+    fn parse(json: &Value) -> Result<Config> {
+        Config::parse(json.to_string().as_bytes())
+    }
+
+    fn check_7b(config: &Config) {
+        let (text, vision) = (&config.text, &config.vision);
+        assert_eq!(
+            (text.head_dim(), text.n_kv_heads(), text.mrope_section()),
+            (128, 4, vec![16, 24, 24])
+        );
+        assert_eq!((text.rope_theta(), text.rms_norm_eps, text.window_of(27)), (1e6, 1e-6, None));
+        assert_eq!((vision.head_dim(), vision.window_tokens(), vision.rope_theta()), (80, 4, 1e4));
+        assert_eq!((vision.patch_values(), config.eos_token_ids.as_slice()), (1176, &[151645][..]));
+    }
+
+    #[test]
+    fn reads_the_published_layout() {
+        check_7b(&parse(&published()).unwrap());
+    }
+
+    #[test]
+    fn reads_what_fine_tuning_with_4_49_writes() {
+        let mut json = published();
+        json["rope_scaling"] = json!({
+            "mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"
+        });
+        json["vision_config"]["in_channels"] = json!(3);
+        json["vision_config"]["model_type"] = json!("qwen2_5_vl");
+        json["sliding_window"] = Value::Null;
+        json["use_sliding_window"] = Value::Null;
+        check_7b(&parse(&json).unwrap());
+    }
+
+    #[test]
+    fn reads_the_nested_layout_with_both_copies_of_the_text_fields() {
+        let mut json = published();
+        let mut text = json.clone();
+        text["model_type"] = json!("qwen2_5_vl_text");
+        text["rope_parameters"] = json!({
+            "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]
+        });
+        text["layer_types"] = json!(vec!["full_attention"; 28]);
+        json["text_config"] = text;
+        json["vision_config"]["rope_parameters"] =
+            json!({ "rope_type": "axial", "rope_theta": 1e4 });
+        check_7b(&parse(&json).unwrap());
+    }
+
+    #[test]
+    fn layers_past_the_limit_slide_when_asked_to() {
+        let mut json = published();
+        json["use_sliding_window"] = json!(true);
+        json["max_window_layers"] = json!(20);
+        let text = parse(&json).unwrap().text;
+        assert_eq!((text.window_of(19), text.window_of(20)), (None, Some(32768)));
     }
 }

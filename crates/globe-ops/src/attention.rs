@@ -12,13 +12,16 @@ use crate::shapes::{expect, supported};
 
 /// The widest head that fits the workgroup memory every adapter has.
 pub const MAX_HEAD_DIM: usize = 128;
+/// Scores that the oracle holds at once, 64 MiB of them: a large photo has gigabytes in all.
+const MAX_SCORES: usize = 1 << 24;
 /// Query rows per workgroup.
 const ROWS: u32 = 16;
 
 /// The op on backend primitives.
 #[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
 pub trait AttentionOps: Backend {
-    /// The body is the oracle, which does store the scores; see [`attention`] for shapes.
+    /// The body is the oracle; see [`attention`] for shapes. It does store scores, though never
+    /// more than [`MAX_SCORES`] of them.
     fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -27,39 +30,57 @@ pub trait AttentionOps: Backend {
         scale: f32,
     ) -> FloatTensor<Self> {
         let [tokens, n_heads, head_dim] = q.shape().dims();
-        let [keys, n_kv_heads, _] = k.shape().dims();
-        let group = n_heads / n_kv_heads;
-        let rows = tokens * group;
-
-        // [n_kv_heads, tokens * group, head_dim]: the heads that share keys are rows of one product.
-        let q = Self::float_reshape(q, [tokens, n_kv_heads, group, head_dim].into());
-        let q = Self::float_reshape(
-            Self::float_permute(q, &[1, 0, 2, 3]),
-            [n_kv_heads, rows, head_dim].into(),
-        );
+        let [keys, _, _] = k.shape().dims();
         let k = Self::float_permute(k, &[1, 2, 0]); // [n_kv_heads, head_dim, keys]
         let v = Self::float_permute(v, &[1, 0, 2]); // [n_kv_heads, keys, head_dim]
-        let scores = Self::float_mul_scalar(Self::float_matmul(q, k), scale.into());
-
-        let visible = key_mask::<Self>(ranges, tokens, keys);
-        let visible = Self::bool_reshape(visible, [tokens, 1, keys].into());
-        let visible = Self::bool_expand(visible, [tokens, group, keys].into());
-        let visible = Self::bool_reshape(visible, [1, rows, keys].into());
-        let visible = Self::bool_expand(visible, [n_kv_heads, rows, keys].into());
-        let hidden = Self::bool_not(visible.clone());
-        let scores = Self::float_mask_fill(scores, hidden, (-1e30).into());
-
-        // The maximum only keeps exp in range, so it takes no part in the gradient.
-        let highest = Self::float_max_dim(Self::float_detach(scores.clone()), 2);
-        let weights = Self::float_exp(Self::float_sub(scores, highest));
-        let weights = Self::float_mul(weights, Self::bool_into_float(visible, FloatDType::F32));
-        let total = Self::float_clamp_min(Self::float_sum_dim(weights.clone(), 2), 1e-30.into());
-        let y = Self::float_div(Self::float_matmul(weights, v), total);
-
-        let y = Self::float_reshape(y, [n_kv_heads, tokens, group, head_dim].into());
-        let y = Self::float_permute(y, &[1, 0, 2, 3]);
-        Self::float_reshape(y, [tokens, n_heads, head_dim].into())
+        let step = (MAX_SCORES / (n_heads * keys).max(1)).clamp(1, tokens.max(1));
+        let parts = (0..tokens).step_by(step).map(|start| {
+            let rows = || (start..tokens.min(start + step)).into();
+            let q =
+                Self::float_slice(q.clone(), &[rows(), (0..n_heads).into(), (0..head_dim).into()]);
+            let ranges = Self::int_slice(ranges.clone(), &[rows(), (0..2).into()]);
+            attend::<Self>(q, k.clone(), v.clone(), ranges, scale)
+        });
+        Self::float_cat(parts.collect(), 0)
     }
+}
+
+/// Attention with all scores at once. `q: [tokens, n_heads, head_dim]`,
+/// `k: [n_kv_heads, head_dim, keys]`, `v: [n_kv_heads, keys, head_dim]`, `ranges: [tokens, 2]`.
+fn attend<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    ranges: IntTensor<B>,
+    scale: f32,
+) -> FloatTensor<B> {
+    let [tokens, n_heads, head_dim] = q.shape().dims();
+    let [n_kv_heads, _, keys] = k.shape().dims();
+    let group = n_heads / n_kv_heads;
+    let rows = tokens * group;
+
+    // [n_kv_heads, tokens * group, head_dim]: the heads that share keys are rows of one product.
+    let q = B::float_reshape(q, [tokens, n_kv_heads, group, head_dim].into());
+    let q = B::float_permute(q, &[1, 0, 2, 3]);
+    let q = B::float_reshape(q, [n_kv_heads, rows, head_dim].into());
+    let scores = B::float_mul_scalar(B::float_matmul(q, k), scale.into());
+
+    let visible = B::bool_reshape(key_mask::<B>(ranges, tokens, keys), [tokens, 1, keys].into());
+    let visible = B::bool_expand(visible, [tokens, group, keys].into());
+    let visible = B::bool_reshape(visible, [1, rows, keys].into());
+    let visible = B::bool_expand(visible, [n_kv_heads, rows, keys].into());
+    let scores = B::float_mask_fill(scores, B::bool_not(visible.clone()), (-1e30).into());
+
+    // The maximum only keeps exp in range, so it takes no part in the gradient.
+    let highest = B::float_max_dim(B::float_detach(scores.clone()), 2);
+    let weights = B::float_exp(B::float_sub(scores, highest));
+    let weights = B::float_mul(weights, B::bool_into_float(visible, FloatDType::F32));
+    let total = B::float_clamp_min(B::float_sum_dim(weights.clone(), 2), 1e-30.into());
+    let y = B::float_div(B::float_matmul(weights, v), total);
+
+    let y = B::float_reshape(y, [n_kv_heads, tokens, group, head_dim].into());
+    let y = B::float_permute(y, &[1, 0, 2, 3]);
+    B::float_reshape(y, [tokens, n_heads, head_dim].into())
 }
 
 /// Which of `keys` each token may read, `[tokens, keys]`.

@@ -1,9 +1,13 @@
 //! `cargo xtask test`: the checks, quickest first.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use crate::system::{self, Result, cargo, is_installed, need_vulkan, root};
+
+/// Pinned, because a new version knows new words.
+const TYPOS: &str = "typos==1.52.0";
 
 /// What became of a step that did not fail.
 enum Done {
@@ -76,10 +80,27 @@ fn doc() -> Result<Done> {
 }
 
 fn typos() -> Result<Done> {
-    if !is_installed("typos") {
-        return Ok(Done::Skipped("typos is not installed; pip install typos"));
+    let program = match is_installed("typos") {
+        true => "typos".into(),
+        false => match install_typos() {
+            Ok(program) => program,
+            Err(_) => return Ok(Done::Skipped("typos is not installed; pip install typos")),
+        },
+    };
+    passed(system::run(Command::new(program).current_dir(root())))
+}
+
+/// The spelling checker as a wheel, in a Python environment of its own beside this program.
+fn install_typos() -> Result<PathBuf> {
+    let exe = std::env::current_exe().map_err(|e| e.to_string())?;
+    let folder = exe.with_file_name("typos-env");
+    let program = folder.join("bin/typos");
+    if !program.exists() {
+        system::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let pip = folder.join("bin/pip");
+        system::run(Command::new(pip).args(["install", "--quiet", TYPOS]))?;
     }
-    passed(system::run(Command::new("typos").current_dir(root())))
+    Ok(program)
 }
 
 fn deny() -> Result<Done> {
