@@ -201,6 +201,13 @@ def make_jpeg_shapes():
     write("progressive_cmyk", encode(cmyk, progressive=True))
     write("separate_scans", separate_scans(21, 19))
     write("wide_quantisation", wide_quantisation(encode(photo)))
+    # Wrong bits and a lost restart marker: libjpeg warns and goes on, and Pillow accepts that.
+    damaged = encode(photo, restart_marker_blocks=2)
+    at = damaged.index(b"\xff\xda") + 14
+    damaged[at + 9 : at + 12] = b"\x5a\x12\xfe"
+    lost = damaged.index(b"\xff\xd1")
+    del damaged[lost : lost + 2]
+    write("damaged", damaged)
     write("motion_jpeg", without_codes(encode(photo, optimize=False)))
 
 
