@@ -73,8 +73,7 @@ impl Golden {
         names
             .iter()
             .map(|name| {
-                // Decoders of JPEG may differ by a level; the pixels that were used are committed.
-                let name = name.as_str().expect("a file name").replace(".jpg", "_decoded.png");
+                let name = name.as_str().expect("a file name");
                 let bytes = std::fs::read(golden_root().join(name)).expect("a committed image");
                 decode(&bytes, &DecodeLimits::default()).expect("an image")
             })
