@@ -84,7 +84,8 @@ impl Engine {
         let config = self.model.config();
         self.tokenizer.check_vocab(config.text.vocab_size)?;
         let (got, vision) = (&self.preprocessor, &config.vision);
-        let image_pad = self.tokenizer.special_tokens()?.image_pad;
+        // A folder may call its placeholder otherwise; then the id of the configuration counts.
+        let image_pad = self.tokenizer.id("<|image_pad|>").unwrap_or(config.image_token_id);
         let (tokens, images) = ("tokenizer.json", "preprocessor_config.json");
         for (file, field, got, expected) in [
             (tokens, "<|image_pad|>", image_pad as usize, config.image_token_id as usize),

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+/// Where a configuration names none.
+const DEFAULT_IMAGE_TOKEN_ID: u32 = 151_655;
+
 /// Sizes of the whole model.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,21 +24,27 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
 }
 
-/// Sizes of the language model.
+/// Sizes of the language model. A field that is absent has the default of transformers, which
+/// leaves such fields out when it saves.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TextConfig {
     /// Rows of the embedding table.
+    #[serde(default = "size::<152064>")]
     pub vocab_size: usize,
     /// Width of the residual stream.
+    #[serde(default = "size::<8192>")]
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
+    #[serde(default = "size::<29568>")]
     pub intermediate_size: usize,
     /// Number of layers.
+    #[serde(default = "size::<80>")]
     pub num_hidden_layers: usize,
     /// Number of query heads.
+    #[serde(default = "size::<64>")]
     pub num_attention_heads: usize,
-    /// Number of key and value heads; absent means one per query head.
-    #[serde(default)]
+    /// Number of key and value heads; null means one per query head.
+    #[serde(default = "some_size::<8>")]
     pub num_key_value_heads: Option<usize>,
     /// Width of one head; absent means `hidden_size / num_attention_heads`.
     #[serde(default)]
@@ -52,7 +61,7 @@ pub struct TextConfig {
     #[serde(default)]
     rope_scaling: Option<RopeParameters>,
     /// Longest context the model was trained for, tokens.
-    #[serde(default = "default_max_positions")]
+    #[serde(default = "size::<32768>")]
     pub max_position_embeddings: usize,
     #[serde(default)]
     use_sliding_window: Option<bool>,
@@ -77,36 +86,41 @@ struct RopeParameters {
     mrope_section: Option<Vec<usize>>,
 }
 
-/// Sizes of the vision tower.
+/// Sizes of the vision tower. Absent fields have the defaults of transformers.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VisionConfig {
     /// Number of blocks.
+    #[serde(default = "size::<32>")]
     pub depth: usize,
     /// Width of the residual stream.
+    #[serde(default = "size::<3584>")]
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
+    #[serde(default = "size::<3420>")]
     pub intermediate_size: usize,
     /// Number of heads.
+    #[serde(default = "size::<16>")]
     pub num_heads: usize,
     /// Colour channels. Published files also have `in_chans`, which the reference does not read.
-    #[serde(default = "three")]
+    #[serde(default = "size::<3>")]
     pub in_channels: usize,
     /// Side of a patch, pixels.
-    #[serde(default = "fourteen")]
+    #[serde(default = "size::<14>")]
     pub patch_size: usize,
     /// Frames per patch; a photo is repeated.
-    #[serde(default = "two")]
+    #[serde(default = "size::<2>")]
     pub temporal_patch_size: usize,
     /// Patches merged along each side into one token.
-    #[serde(default = "two")]
+    #[serde(default = "size::<2>")]
     pub spatial_merge_size: usize,
     /// Side of an attention window, pixels.
-    #[serde(default = "default_window")]
+    #[serde(default = "size::<112>")]
     pub window_size: usize,
     /// Blocks that attend over the whole image.
     #[serde(default = "default_full_attention")]
     pub fullatt_block_indexes: Vec<usize>,
     /// Width that the merger returns: that of the language model.
+    #[serde(default = "size::<3584>")]
     pub out_hidden_size: usize,
     #[serde(default = "silu")]
     hidden_act: String,
@@ -117,26 +131,17 @@ pub struct VisionConfig {
 fn default_text_eps() -> f32 {
     1e-5
 }
-fn default_max_positions() -> usize {
-    32_768
+fn size<const N: usize>() -> usize {
+    N
 }
-fn default_window() -> usize {
-    112
+fn some_size<const N: usize>() -> Option<usize> {
+    Some(N)
 }
 fn default_full_attention() -> Vec<usize> {
     vec![7, 15, 23, 31]
 }
 fn silu() -> String {
     "silu".into()
-}
-fn two() -> usize {
-    2
-}
-fn three() -> usize {
-    3
-}
-fn fourteen() -> usize {
-    14
 }
 
 fn bad(field: impl Into<String>, reason: impl Into<String>) -> Error {
@@ -171,7 +176,7 @@ impl Config {
         let config = Self {
             text: section("text_config", text_json)?,
             vision: section("vision_config", vision_json)?,
-            image_token_id: token_id(&json, text_json, "image_token_id")?,
+            image_token_id: image_token_id(&json)?,
             tie_word_embeddings: [&json, text_json]
                 .iter()
                 .any(|j| j["tie_word_embeddings"].as_bool() == Some(true)),
@@ -203,12 +208,13 @@ fn section<T: for<'a> Deserialize<'a>>(name: &str, json: &Value) -> Result<T> {
     T::deserialize(json).map_err(|e| bad(name, e.to_string()))
 }
 
-fn token_id(json: &Value, text: &Value, field: &str) -> Result<u32> {
-    [json, text]
-        .iter()
-        .find_map(|j| j[field].as_u64())
-        .and_then(|id| u32::try_from(id).ok())
-        .ok_or_else(|| bad(field, "absent or not a token id"))
+fn image_token_id(json: &Value) -> Result<u32> {
+    let field = "image_token_id";
+    let value = match json.get(field) {
+        None | Some(Value::Null) => return Ok(DEFAULT_IMAGE_TOKEN_ID),
+        Some(value) => value.as_u64().and_then(|id| u32::try_from(id).ok()),
+    };
+    value.ok_or_else(|| bad(field, "not a token id"))
 }
 
 fn ids(value: &Value) -> Option<Vec<u32>> {
@@ -465,6 +471,20 @@ mod tests {
         json["vision_config"]["rope_parameters"] =
             json!({ "rope_type": "axial", "rope_theta": 1e4 });
         check_7b(&parse(&json).unwrap());
+    }
+
+    #[test]
+    fn fields_that_saving_left_out_have_their_defaults() {
+        let mut json = published();
+        for field in ["depth", "num_heads", "intermediate_size", "out_hidden_size", "patch_size"] {
+            json["vision_config"].as_object_mut().unwrap().remove(field);
+        }
+        json.as_object_mut().unwrap().remove("image_token_id");
+        check_7b(&parse(&json).unwrap());
+        let bare = json!({ "model_type": "qwen2_5_vl", "vision_config": { "out_hidden_size": 8192, "hidden_size": 1280 } });
+        let config = parse(&bare).unwrap();
+        assert_eq!((config.text.num_hidden_layers, config.text.n_kv_heads()), (80, 8));
+        assert_eq!((config.vision.depth, config.image_token_id), (32, 151_655));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Error {
         reason: String,
     },
     /// The tokenizer is of another kind: use the files of a Qwen model.
-    #[error("tokenizer.json: not a byte-level tokenizer; use the one of a Qwen model")]
+    #[error("tokenizer.json: its decoder is not byte-level; use the one of a Qwen model")]
     NotByteLevel,
     /// The tokenizer failed on a text: report the text.
     #[error("tokenizer: {reason}")]
@@ -89,16 +89,5 @@ pub enum Error {
         placeholders: usize,
         /// Images given.
         images: usize,
-    },
-    /// No token ends an answer: restore `generation_config.json`.
-    #[error("generation_config.json: no eos_token_id there or in config.json; download it again")]
-    NoStopToken,
-    /// The configuration stops at an id that is no token: it belongs to another model.
-    #[error("{file}: eos_token_id {id} is not in the vocabulary; download the model's own file")]
-    UnknownStopToken {
-        /// Offending file.
-        file: String,
-        /// The id.
-        id: u32,
     },
 }

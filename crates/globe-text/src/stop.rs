@@ -4,7 +4,7 @@ use globe_format::Files;
 use serde_json::{Map, Value};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     json::{bad, read_object},
     tokenizer::{IM_END, Tokenizer},
 };
@@ -15,7 +15,8 @@ const CONFIG_FILE: &str = "config.json";
 /// Ids that end an answer and the id that pads one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopTokens {
-    /// Any of these ends the answer; sorted, never empty.
+    /// Any of these ends the answer; sorted. Empty if the folder names none: answers then end at
+    /// their longest length.
     pub eos: Vec<u32>,
     /// Fills up shorter answers of a batch.
     pub pad: Option<u32>,
@@ -23,25 +24,24 @@ pub struct StopTokens {
 
 impl StopTokens {
     /// Reads the model folder. Where `generation_config.json` names no end, the one of
-    /// `config.json` and `<|im_end|>` are used.
+    /// `config.json` and `<|im_end|>` are used. Ids that are no token are passed over: small
+    /// models often carry the defaults of large ones, and such an id can never be sampled.
     pub async fn load<F: Files>(files: &F, tokenizer: &Tokenizer) -> Result<Self> {
         let generation = read_object(files, GENERATION_FILE).await?.unwrap_or_default();
-        let mut pad = ids(GENERATION_FILE, &generation, "pad_token_id")?.into_iter().next();
-        let mut eos = ids(GENERATION_FILE, &generation, "eos_token_id")?;
-        let mut file = GENERATION_FILE;
+        let config = read_object(files, CONFIG_FILE).await?.unwrap_or_default();
+        let known = |ids: Vec<u32>| -> Vec<u32> {
+            ids.into_iter().filter(|id| tokenizer.token(*id).is_some()).collect()
+        };
+        let mut eos = known(ids(GENERATION_FILE, &generation, "eos_token_id")?);
         if eos.is_empty() {
-            file = CONFIG_FILE;
-            let config = read_object(files, CONFIG_FILE).await?.unwrap_or_default();
-            eos = config_ids(&config, "eos_token_id")?;
+            eos = known(config_ids(&config, "eos_token_id")?);
             eos.extend(tokenizer.id(IM_END).ok());
-            pad = pad.or(config_ids(&config, "pad_token_id")?.into_iter().next());
         }
-        if let Some(&id) = eos.iter().find(|id| tokenizer.token(**id).is_none()) {
-            return Err(Error::UnknownStopToken { file: file.into(), id });
-        }
+        let pad = known(ids(GENERATION_FILE, &generation, "pad_token_id")?).into_iter().next();
+        let pad = pad.or(known(config_ids(&config, "pad_token_id")?).into_iter().next());
         eos.sort_unstable();
         eos.dedup();
-        if eos.is_empty() { Err(Error::NoStopToken) } else { Ok(Self { eos, pad }) }
+        Ok(Self { eos, pad })
     }
 
     /// True when `id` ends the answer.

@@ -34,10 +34,11 @@ pub struct SpecialTokens {
     pub image_pad: u32,
 }
 
-/// A byte-level tokenizer.
+/// A tokenizer whose decoder is byte-level, or absent.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    byte_level: bool,
     /// The token with the highest id.
     last: (String, u32),
 }
@@ -52,7 +53,7 @@ impl Tokenizer {
 
     /// A tokenizer from the bytes of `tokenizer.json`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        check_shape(json)?;
+        let byte_level = check_shape(json)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| bad(TOKENIZER_FILE, error.to_string()))?;
         // A file may ask to cut or fill every text; a prompt must arrive as it is.
@@ -60,7 +61,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(tokenize)?;
         let last = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         let last = last.ok_or_else(|| bad(TOKENIZER_FILE, "the vocabulary is empty".into()))?;
-        Ok(Self { inner, last })
+        Ok(Self { inner, byte_level, last })
     }
 
     /// Ids of `text`. Special tokens written in it are recognised.
@@ -75,7 +76,7 @@ impl Tokenizer {
 
     /// Decodes ids as they are sampled.
     pub fn detokenizer(&self, skip_special: bool) -> Detokenizer<'_> {
-        Detokenizer { tokenizer: self, skip_special, pending: Vec::new() }
+        Detokenizer { tokenizer: self, skip_special, pending: Vec::new(), emitted: 0 }
     }
 
     /// Id of the token with exactly this text.
@@ -126,14 +127,17 @@ impl Tokenizer {
 
 /// Ids to text, one at a time: a token may end within a character, which is then held back.
 ///
-/// All parts joined, [`Detokenizer::finish`] included, equal [`Tokenizer::decode`] of all ids:
-/// the decoder is byte-level, so text that ends with a whole character can be cut there.
+/// All parts joined, [`Detokenizer::finish`] included, equal [`Tokenizer::decode`] of all ids. A
+/// byte-level decoder lets the text be cut after any whole character; without one, spaces stand
+/// between tokens, so all ids are decoded again and what is new comes out.
 #[derive(Clone, Debug)]
 pub struct Detokenizer<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Ids whose text is not complete yet.
+    /// Ids whose text is not complete yet; all of them without a byte-level decoder.
     pending: Vec<u32>,
+    /// Bytes of the text of `pending` that came out already.
+    emitted: usize,
 }
 
 impl Detokenizer<'_> {
@@ -144,13 +148,19 @@ impl Detokenizer<'_> {
         if text.ends_with(REPLACEMENT) {
             return Ok(String::new());
         }
-        self.pending.clear();
-        Ok(text)
+        let new = text.get(self.emitted..).unwrap_or_default().to_owned();
+        if self.tokenizer.byte_level {
+            self.pending.clear();
+        } else {
+            self.emitted = text.len();
+        }
+        Ok(new)
     }
 
     /// The text still held back, with a replacement character for bytes that never completed.
     pub fn finish(self) -> Result<String> {
-        self.tokenizer.decode(&self.pending, self.skip_special)
+        let text = self.tokenizer.decode(&self.pending, self.skip_special)?;
+        Ok(text.get(self.emitted..).unwrap_or_default().to_owned())
     }
 }
 
@@ -161,18 +171,18 @@ struct Shape {
     decoder: Option<Value>,
 }
 
-/// Refuses what the library would panic on, which is any wrong syntax inside the decoder and a
-/// damaged `Precompiled` normalizer, and tokenizers that are not byte-level.
-fn check_shape(json: &[u8]) -> Result<()> {
+/// Whether the decoder is byte-level. Refuses what the library would panic on, which is any wrong
+/// syntax inside another decoder and a damaged `Precompiled` normalizer.
+fn check_shape(json: &[u8]) -> Result<bool> {
     let shape: Shape =
         serde_json::from_slice(json).map_err(|error| bad(TOKENIZER_FILE, error.to_string()))?;
     let normalizer = shape.normalizer.unwrap_or_default().to_string();
-    if shape.decoder.unwrap_or_default()["type"] != "ByteLevel"
-        || normalizer.contains("Precompiled")
-    {
+    let decoder = shape.decoder.unwrap_or_default();
+    let byte_level = decoder["type"] == "ByteLevel";
+    if normalizer.contains("Precompiled") || !(byte_level || decoder.is_null()) {
         return Err(Error::NotByteLevel);
     }
-    Ok(())
+    Ok(byte_level)
 }
 
 fn tokenize(error: tokenizers::Error) -> Error {

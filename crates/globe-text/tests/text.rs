@@ -48,7 +48,6 @@ fn corrupt_tokenizers_are_errors() {
     }
     let metaspace = json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "never"});
     for (part, value) in [
-        ("decoder", Value::Null),
         ("decoder", metaspace),
         ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "Precompiled"}]})),
     ] {
@@ -202,8 +201,8 @@ fn stop_tokens_fall_back_step_by_step() {
     assert_eq!((nested.eos, nested.pad), (vec![2, im_end], Some(1)));
     assert_eq!(load(&[]).unwrap().eos, [im_end]);
 
-    let unknown = load(&generation(r#"{"eos_token_id":151645}"#)).unwrap_err();
-    assert!(matches!(unknown, Error::UnknownStopToken { id: 151645, .. }));
+    let foreign = load(&generation(r#"{"eos_token_id":151645}"#)).unwrap();
+    assert_eq!(foreign.eos, [9, im_end], "an id that is no token is passed over");
     for bad in [r#"{"eos_token_id":-1}"#, r#"{"eos_token_id":"</s>"}"#, r#"{"eos_token_id":[1.5]}"#]
     {
         let error = load(&generation(bad)).unwrap_err().to_string();
@@ -214,8 +213,22 @@ fn stop_tokens_fall_back_step_by_step() {
 #[test]
 fn a_vocabulary_without_an_end_has_no_stop_token() {
     let tokenizer = edited(|json| json["added_tokens"] = json!([])).unwrap();
-    let error = block_on(StopTokens::load(&MemoryFiles::default(), &tokenizer)).unwrap_err();
-    assert!(matches!(error, Error::NoStopToken));
+    let stop = block_on(StopTokens::load(&MemoryFiles::default(), &tokenizer)).unwrap();
+    assert!(stop.eos.is_empty() && !stop.contains(0));
+}
+
+#[test]
+fn a_tokenizer_without_a_decoder_streams_with_its_spaces() {
+    let tokenizer = edited(|json| json["decoder"] = Value::Null).unwrap();
+    let ids = tokenizer.encode("Where was this photo taken?").unwrap();
+    let mut detokenizer = tokenizer.detokenizer(false);
+    let mut text = String::new();
+    for id in &ids {
+        text += &detokenizer.push(*id).unwrap();
+    }
+    text += &detokenizer.finish().unwrap();
+    assert_eq!(text, tokenizer.decode(&ids, false).unwrap());
+    assert!(text.contains(' '), "{text}");
 }
 
 fn role() -> impl Strategy<Value = Role> {
