@@ -175,7 +175,9 @@ pub async fn locate(
     timings.prepare_ms = ms_since(start);
 
     let start = Instant::now();
+    stop_if(cancel)?;
     let features = engine.encode(&mut prepared)?;
+    stop_if(cancel)?;
     let mut session = engine.prefill(&prepared, features, options.max_tokens)?;
     session.logits().await?; // waits for the device, and refuses broken numbers early
     on_event(Event::Prefilled);
@@ -207,6 +209,10 @@ pub async fn locate(
         seed: options.seed,
         timings,
     })
+}
+
+fn stop_if(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 /// Free text may name anything, so it is shown only where a city may be.

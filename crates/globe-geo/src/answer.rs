@@ -83,12 +83,14 @@ impl Fields {
     }
 }
 
-/// A name without decoration; none if it names nothing.
+/// A name without decoration; none if it names nothing, has no letter, or holds the mark of bytes
+/// that were no text.
 fn clean(value: &str) -> Option<String> {
     let bare = value.trim_matches(|c: char| {
         c.is_whitespace() || c.is_control() || "*_`\"'“”«»<>{}[]|.,;:!#=-–—：，。".contains(c)
     });
-    (!is_blank(bare)).then(|| bare.to_owned())
+    let is_text = bare.chars().any(char::is_alphabetic) && !bare.contains('\u{fffd}');
+    (is_text && !is_blank(bare)).then(|| bare.to_owned())
 }
 
 /// Reads a model's answer. Accepts any text and never fails; time is linear in its length.

@@ -229,3 +229,12 @@ proptest! {
         prop_assert_eq!((answer.country, answer.city), (Some(country), Some(city)));
     }
 }
+
+#[test]
+fn broken_text_is_no_name() {
+    for text in ["\u{fffd}7\u{fffd}*", "country: 1234\ncity: \u{fffd}8", "<answer>42, 17</answer>"]
+    {
+        let answer = parse_answer(text);
+        assert_eq!((answer.country, answer.city), (None, None), "{text}");
+    }
+}
