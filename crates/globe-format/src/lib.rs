@@ -14,6 +14,7 @@ mod listing;
 #[cfg(not(target_arch = "wasm32"))]
 mod mapped;
 mod names;
+mod quant;
 mod source;
 mod write;
 
@@ -25,5 +26,6 @@ pub use listing::MAX_LISTED;
 #[cfg(not(target_arch = "wasm32"))]
 pub use mapped::{Folder, Mapped};
 pub use names::{MissingTensor, NameReport, ShapeMismatch};
+pub use quant::{BLOCK, QuantError, Quantized, WeightFormat, dequantize, quantize};
 pub use source::{Files, MAX_WHOLE_FILE_BYTES, MemoryFiles, Source, read_file};
 pub use write::{OutTensor, write_safetensors};
