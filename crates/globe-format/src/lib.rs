@@ -14,6 +14,7 @@ mod listing;
 #[cfg(not(target_arch = "wasm32"))]
 mod mapped;
 mod names;
+pub mod packed;
 mod quant;
 mod source;
 mod write;

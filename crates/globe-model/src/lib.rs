@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod layers;
 mod model;
+mod packed_specs;
 mod qwen2_5_vl;
 mod rope;
 mod vision_layout;
