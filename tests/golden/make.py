@@ -171,8 +171,6 @@ def make_images(folder: Path) -> None:
     for name, draw in IMAGES.items():
         draw().save(folder / name, optimize=True)
     photo(19, 240, 180).save(folder / "photo.jpg", quality=88, subsampling="4:2:0")
-    with Image.open(folder / "photo.jpg") as decoded:
-        decoded.convert("RGB").save(folder / "photo_decoded.png", optimize=True)
 
 
 def relative(a, b) -> float:

@@ -35,17 +35,6 @@ pub enum Error {
         /// Text of the token.
         token: String,
     },
-    /// A special token is an ordinary word in this vocabulary: it belongs to another model.
-    #[error(
-        "tokenizer.json: `{token}` is split into {pieces} tokens; wrong vocabulary, use the \
-         model's own"
-    )]
-    SplitToken {
-        /// Text of the token.
-        token: String,
-        /// Tokens it becomes.
-        pieces: usize,
-    },
     /// The tokenizer knows more tokens than the model: they do not belong together.
     #[error(
         "tokenizer.json: token `{token}` has id {id}, but the model has a vocabulary of \

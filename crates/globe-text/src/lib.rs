@@ -18,4 +18,4 @@ pub use error::{Error, Result};
 pub use images::expand_images;
 pub use prompt::Prompt;
 pub use stop::StopTokens;
-pub use tokenizer::{Detokenizer, SpecialTokens, TOKENIZER_FILE, Tokenizer};
+pub use tokenizer::{Detokenizer, TOKENIZER_FILE, Tokenizer};

@@ -17,23 +17,6 @@ pub(crate) const IM_END: &str = "<|im_end|>";
 /// What the decoder puts in place of bytes that are not, or not yet, a character.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// Ids of the tokens the prompt format is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpecialTokens {
-    /// `<|im_start|>`, before each message.
-    pub im_start: u32,
-    /// `<|im_end|>`, after each message.
-    pub im_end: u32,
-    /// `<|endoftext|>`, the padding of Qwen models.
-    pub end_of_text: u32,
-    /// `<|vision_start|>`, before each image.
-    pub vision_start: u32,
-    /// `<|vision_end|>`, after each image.
-    pub vision_end: u32,
-    /// `<|image_pad|>`, one per image token.
-    pub image_pad: u32,
-}
-
 /// A tokenizer whose decoder is byte-level, or absent.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -87,27 +70,6 @@ impl Tokenizer {
     /// The token with this id, in the spelling of the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
-    }
-
-    /// The tokens of the prompt format, each checked to be one token in a text.
-    pub fn special_tokens(&self) -> Result<SpecialTokens> {
-        Ok(SpecialTokens {
-            im_start: self.special("<|im_start|>")?,
-            im_end: self.special(IM_END)?,
-            end_of_text: self.special("<|endoftext|>")?,
-            vision_start: self.special("<|vision_start|>")?,
-            vision_end: self.special("<|vision_end|>")?,
-            image_pad: self.special("<|image_pad|>")?,
-        })
-    }
-
-    fn special(&self, token: &str) -> Result<u32> {
-        let id = self.id(token)?;
-        let ids = self.encode(&format!("a{token}b"))?;
-        if ids.contains(&id) {
-            return Ok(id);
-        }
-        Err(Error::SplitToken { token: token.into(), pieces: self.encode(token)?.len() })
     }
 
     /// One more than the highest id.

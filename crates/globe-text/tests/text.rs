@@ -34,10 +34,9 @@ fn the_tokenizer_loads_from_a_folder() {
     assert_eq!(error.to_string(), "tokenizer.json: not found in the model folder");
     files.insert("tokenizer.json", TOKENIZER_JSON.to_vec());
     let tokenizer = block_on(Tokenizer::load(&files)).unwrap();
-    let special = tokenizer.special_tokens().unwrap();
-    assert_eq!(tokenizer.token(special.im_end).as_deref(), Some("<|im_end|>"));
-    assert_eq!(tokenizer.id("<|image_pad|>").unwrap(), special.image_pad);
-    assert_eq!(tokenizer.vocab_size(), special.image_pad as usize + 1);
+    let image_pad = tokenizer.id("<|image_pad|>").unwrap();
+    assert_eq!(tokenizer.token(image_pad).as_deref(), Some("<|image_pad|>"));
+    assert_eq!(tokenizer.vocab_size(), image_pad as usize + 1);
 }
 
 #[test]
@@ -77,7 +76,7 @@ fn wrong_vocabularies_are_errors() {
         let added = json["added_tokens"].as_array_mut().expect("a list");
         added.retain(|token| token["content"] != "<|image_pad|>");
     });
-    let error = error.unwrap().special_tokens().unwrap_err();
+    let error = error.unwrap().id("<|image_pad|>").unwrap_err();
     assert!(matches!(&error, Error::MissingToken { token } if token == "<|image_pad|>"));
 
     let size = TOKENIZER.vocab_size();
@@ -86,17 +85,6 @@ fn wrong_vocabularies_are_errors() {
     let error = TOKENIZER.check_vocab(size - 1).unwrap_err();
     assert!(matches!(&error, Error::VocabTooLarge { token, id, model_vocab }
         if token == "<|image_pad|>" && *id as usize == size - 1 && *model_vocab == size - 1));
-
-    // In the model's vocabulary, but no longer a token of its own in a text.
-    let split = edited(|json| {
-        let added = json["added_tokens"].as_array_mut().expect("a list");
-        let id = added.pop().expect("six tokens")["id"].clone();
-        json["model"]["vocab"]["<|image_pad|>"] = id;
-    });
-    let error = split.unwrap().special_tokens().unwrap_err();
-    assert!(
-        matches!(&error, Error::SplitToken { token, pieces } if token == "<|image_pad|>" && *pieces > 1)
-    );
 }
 
 #[test]
@@ -186,7 +174,7 @@ fn templates_may_refuse_and_may_not_hang() {
 
 #[test]
 fn stop_tokens_fall_back_step_by_step() {
-    let im_end = TOKENIZER.special_tokens().unwrap().im_end;
+    let im_end = TOKENIZER.id("<|im_end|>").unwrap();
     let load = |files: &[(&str, &str)]| block_on(StopTokens::load(&folder(files), &TOKENIZER));
     let generation =
         |text| [("generation_config.json", text), ("config.json", r#"{"eos_token_id":9}"#)];
