@@ -109,6 +109,82 @@ fn every_format_can_be_read() {
     assert_eq!(json["images"][0]["status"], "not_located");
 }
 
+/// Real photos, one progressive, with EXIF fields, a comment or 4:4:4 colour.
+const PHOTOS: [&str; 3] = ["images/china.jpg", "images/flower.jpg", "images/grace_hopper.jpg"];
+
+/// Locates all photos in one run; random weights name no place.
+fn locate_photos(format: &str) -> Run {
+    let photos = PHOTOS.join(" ");
+    let settings = "--model window56 --samples 2 --max-tokens 8";
+    globe(&format!("locate {photos} {settings} --format {format}")).expect(3)
+}
+
+/// Asserts that the records are those of the photos, in order, and that none is located.
+#[track_caller]
+fn assert_not_located<'a>(records: impl IntoIterator<Item = &'a Value>) {
+    let records: Vec<_> = records.into_iter().map(|r| [&r["image"], &r["status"]]).collect();
+    assert_eq!(records, PHOTOS.map(|photo| [photo, "not_located"]));
+}
+
+/// The whole characters of a text that leave a mark: lines may break elsewhere, control characters
+/// are shown as U+FFFD, and a character that the answer ends within is in the results alone.
+fn visible(text: &str) -> String {
+    let leaves_mark = |c: &char| !c.is_control() && !c.is_whitespace() && *c != '\u{fffd}';
+    text.chars().filter(leaves_mark).collect()
+}
+
+/// The answers that standard error shows as they are written, under the lines that announce them.
+fn streamed(stderr: &str) -> Vec<(String, String)> {
+    let mut answers: Vec<(String, String)> = Vec::new();
+    for line in stderr.lines() {
+        if let Some(title) = line.strip_suffix(" (model text, not evidence)") {
+            answers.push((title.into(), String::new()));
+        } else if let Some(text) = line.strip_prefix("  | ") {
+            answers.last_mut().unwrap().1 += &visible(text);
+        }
+    }
+    answers
+}
+
+#[test]
+fn real_photos_are_answered_in_one_run() {
+    let text = locate_photos("text");
+    let json = locate_photos("json").json();
+    let results = json.as_array().unwrap();
+    assert_not_located(results);
+    let image_tokens = results.iter().map(|r| r["timings"]["image_tokens"].as_u64().unwrap());
+    assert_eq!(image_tokens.collect::<Vec<_>>(), [54, 54, 56]);
+
+    let shown = streamed(&text.stderr);
+    let texts = |r: &Value| [0, 1].map(|n| visible(r["answers"][n]["text"].as_str().unwrap()));
+    let answers = PHOTOS.iter().zip(results).flat_map(|(photo, result)| {
+        let [first, second] = texts(result);
+        [(format!("{photo}: answer 1 of 2"), first), (format!("{photo}: answer 2 of 2"), second)]
+    });
+    assert_eq!(shown, answers.collect::<Vec<_>>(), "what is shown is what the results hold");
+    assert!(shown.iter().any(|(_, text)| !text.is_empty()));
+
+    let titles = text.stdout.lines().filter(|line| !line.starts_with(' '));
+    assert_eq!(titles.collect::<Vec<_>>(), PHOTOS);
+    assert_eq!(text.stdout.matches("  not located: ").count(), 3, "{}", text.stdout);
+}
+
+#[test]
+fn every_format_holds_every_photo() {
+    let lines = locate_photos("jsonl").stdout;
+    let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_not_located(&lines);
+
+    let csv = locate_photos("csv").stdout;
+    let rows: Vec<_> = csv.lines().skip(1).map(|row| row.split(',').collect::<Vec<_>>()).collect();
+    let rows: Vec<_> = rows.iter().map(|row| (row[0], row[1..9].concat(), row[9])).collect();
+    assert_eq!(rows, PHOTOS.map(|photo| (photo, String::new(), "not_located")));
+
+    let json = locate_photos("geojson").json();
+    assert_eq!(json["features"], Value::Array(vec![]));
+    assert_not_located(json["images"].as_array().unwrap());
+}
+
 #[test]
 fn a_bad_image_does_not_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
