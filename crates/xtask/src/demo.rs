@@ -7,13 +7,16 @@ use crate::system::{self, Result, cargo, root};
 
 /// The model of the demo: random weights, until globe ships one that it has trained.
 const MODEL: &str = "tests/golden/window112";
+/// The first line of the demo.
+const WARNING: &str =
+    "RANDOM WEIGHTS: this demo's model was never trained, so its answer means nothing.";
 const PHOTO: &str = "tests/golden/images/photo.jpg";
 /// `globe locate` ends with it when no answer names a known place.
 const NOT_LOCATED: i32 = 3;
 
 /// Builds `globe` and answers a photo.
 pub fn run(photo: Option<&str>) -> Result<()> {
-    println!("RANDOM WEIGHTS: this demo's model was never trained, so its answer means nothing.");
+    println!("{WARNING}");
     system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
     let photo = photo.map_or_else(|| root().join(PHOTO), PathBuf::from);
     let mut command = Command::new(globe_binary());
@@ -27,6 +30,20 @@ pub fn run(photo: Option<&str>) -> Result<()> {
             Ok(())
         }
         _ => Err(format!("globe locate failed: {status}")),
+    }
+}
+
+/// Errors unless what the demo printed for its own photo starts with the warning and has an answer:
+/// under the name of the photo, places or why there is none.
+pub fn check(said: &str) -> Result<()> {
+    let mut lines = said.lines();
+    if lines.next() != Some(WARNING) {
+        return Err(format!("the first line of the demo is not `{WARNING}`"));
+    }
+    let answer = lines.skip_while(|line| !line.ends_with(PHOTO)).nth(1);
+    match answer.map(str::trim_start) {
+        Some(answer) if answer.starts_with("1. ") || answer.starts_with("not located: ") => Ok(()),
+        _ => Err(format!("the demo printed no answer for {PHOTO}")),
     }
 }
 

@@ -10,7 +10,7 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   demo [PHOTO]   build globe and answer a photo, from a fresh clone
   test           every check that decides whether a change lands
-  test STEP…     only these steps: fmt clippy wasm test doc typos deny";
+  test STEP…     only these steps: fmt typos test demo clippy wasm doc deny";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,9 +1,10 @@
 //! `cargo xtask test`: the checks, quickest first.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::demo;
 use crate::system::{self, Result, cargo, is_installed, need_vulkan, root};
 
 /// Pinned, because a new version knows new words.
@@ -21,6 +22,7 @@ const STEPS: &[Step] = &[
     ("fmt", fmt),
     ("typos", typos),
     ("test", test),
+    ("demo", demo),
     ("clippy", clippy),
     ("wasm", wasm),
     ("doc", doc),
@@ -61,6 +63,21 @@ fn test() -> Result<Done> {
     // All targets, so that features unify as for the tests and Burn is built once.
     system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
     passed(system::run(&mut cargo(["test", "--workspace", "--locked"])))
+}
+
+/// Runs `cargo xtask demo` and reads what it says.
+fn demo() -> Result<Done> {
+    need_vulkan()?;
+    let exe = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    eprintln!("$ xtask demo");
+    let demo = Command::new(exe).arg("demo").stderr(Stdio::inherit()).output();
+    let demo = demo.map_err(|e| format!("cannot start `xtask demo`: {e}"))?;
+    let said = String::from_utf8_lossy(&demo.stdout);
+    print!("{said}");
+    if !demo.status.success() {
+        return Err(format!("`xtask demo` failed: {}", demo.status));
+    }
+    passed(demo::check(&said))
 }
 
 fn clippy() -> Result<Done> {
