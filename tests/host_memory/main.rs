@@ -1,0 +1,124 @@
+//! No tensor is in host memory twice while a model loads. A binary of its own: it counts what the
+//! allocator of the whole process hands out.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use globe_engine::Engine;
+use globe_format::{Checkpoint, Dtype, Folder, OutTensor, SINGLE_FILE, write_safetensors};
+use globe_ops::Compute;
+use globe_tests::{golden_root, gpu};
+use serde_json::Value;
+
+/// Bytes handed out and not given back, and the most there were.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator with a count. Drivers written in C and memory maps are not counted.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+impl Counting {
+    fn add(size: usize) {
+        PEAK.fetch_max(LIVE.fetch_add(size, Relaxed) + size, Relaxed);
+    }
+}
+
+// SAFETY: every call goes to the system's allocator with the arguments it came with.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::add(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::add(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) };
+        LIVE.fetch_sub(layout.size(), Relaxed);
+    }
+
+    /// Old and new are both counted meanwhile: what grows may move.
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::add(size);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        let new = unsafe { System.realloc(at, layout, size) };
+        LIVE.fetch_sub(if new.is_null() { size } else { layout.size() }, Relaxed);
+        new
+    }
+}
+
+/// Size of each of the two large tensors once widened to f32; the file stores them in half of it.
+const TENSOR_BYTES: usize = VOCAB * HIDDEN * 4;
+const HIDDEN: usize = 112;
+const VOCAB: usize = 150_000;
+const LARGE: [&str; 2] = ["model.language_model.embed_tokens.weight", "lm_head.weight"];
+
+/// Writes the committed checkpoint `untied` with a vocabulary of [`VOCAB`].
+fn write_model(folder: &Path) {
+    let from = golden_root().join("untied");
+    for file in ["tokenizer.json", "preprocessor_config.json"] {
+        std::fs::copy(from.join(file), folder.join(file)).unwrap();
+    }
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["text_config"]["hidden_size"], HIDDEN);
+    config["text_config"]["vocab_size"] = VOCAB.into();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+
+    let original = Folder::open(from).unwrap();
+    let checkpoint = pollster::block_on(Checkpoint::open(&original)).unwrap();
+    let large = vec![0x3c; TENSOR_BYTES / 2]; // bf16 0.0115
+    let tensor = |name: &str| {
+        let info = checkpoint.info(name).unwrap();
+        let (dtype, shape, data) = if LARGE.contains(&name) {
+            (Dtype::Bf16, vec![VOCAB, HIDDEN], Cow::Borrowed(&large[..]))
+        } else {
+            let data = pollster::block_on(checkpoint.read_bytes(name)).unwrap();
+            (info.dtype, info.shape.clone(), data)
+        };
+        OutTensor { name: name.into(), dtype, shape, data }
+    };
+    let tensors: Vec<_> = checkpoint.names().map(tensor).collect();
+    assert_eq!(tensors.iter().filter(|t| t.shape[0] == VOCAB).count(), LARGE.len());
+    let bytes = write_safetensors(&tensors, &BTreeMap::new()).unwrap();
+    std::fs::write(folder.join(SINGLE_FILE), bytes).unwrap();
+}
+
+/// Loads the model: the most bytes on the heap beyond those before.
+fn peak(folder: &Folder, compute: Compute) -> usize {
+    let before = LIVE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let engine = pollster::block_on(Engine::load(folder, compute, &mut |_, _| {})).unwrap();
+    let peak = PEAK.load(Relaxed) - before;
+    assert_eq!(engine.model().config().text.vocab_size, VOCAB);
+    peak
+}
+
+#[test]
+fn a_tensor_is_in_host_memory_once() {
+    let temp = tempfile::tempdir().unwrap();
+    write_model(temp.path());
+    let folder = Folder::open(temp.path()).unwrap();
+    // Each large tensor once: weights stay on the heap of the CPU path, and an upload may wait there
+    // for the next. All else, small tensors and tokenizer, takes 2 MiB; a second copy would take 64.
+    let limit = LARGE.len() * TENSOR_BYTES + TENSOR_BYTES / 4;
+    for compute in [gpu().clone(), Compute::cpu()] {
+        let name = compute.name.clone();
+        let peak = peak(&folder, compute);
+        assert!(peak >= TENSOR_BYTES, "{name}: {peak} bytes; the allocator does not count");
+        assert!(peak <= limit, "{name}: {peak} bytes at the peak, limit {limit}");
+    }
+}
