@@ -1,4 +1,4 @@
-"""Makes every file of this folder that is not a script: images, checkpoints, goldens, resize.json.
+"""Makes the files of this folder that are neither scripts nor notes nor real photos: images, checkpoints, goldens, resize.json.
 
     python make.py [NAME ...]      all checkpoints, or only the named ones
     python make.py --check         makes everything in a temporary folder and compares bytes

@@ -51,3 +51,22 @@ fn globe_binary() -> PathBuf {
     let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
     folder.unwrap_or_default().join(format!("globe{}", std::env::consts::EXE_SUFFIX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_warns_and_answers() {
+        let photo = format!("/somewhere/{PHOTO}");
+        for answer in ["  not located: no answer names a place", "  1. France   49, 2  within"] {
+            assert_eq!(check(&format!("{WARNING}\n{photo}\n{answer}\n")), Ok(()));
+            assert!(check(&format!("{photo}\n{answer}\n{WARNING}\n")).is_err());
+        }
+        for silent in ["", "\n  of 2 answers: 2 unreadable\n"] {
+            let error = check(&format!("{WARNING}\n{photo}{silent}")).unwrap_err();
+            assert!(error.contains("no answer"), "{error}");
+        }
+        assert!(check("").is_err());
+    }
+}
