@@ -401,6 +401,35 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// An adapter is of a kind that cannot be merged here: merge it with PEFT first.
+    #[error("{file}: {field}: {reason}")]
+    AdapterConfig {
+        /// The configuration.
+        file: String,
+        /// Field of it.
+        field: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// An adapter is damaged or changes more than matrices: save it again, or merge it with PEFT.
+    #[error("{file}: {} problems:{}", problems.len(), Listing(problems))]
+    Adapter {
+        /// The weights of the adapter.
+        file: String,
+        /// Each of them.
+        problems: Vec<String>,
+    },
+    /// An adapter was trained for another model: use it with its own base.
+    #[error(
+        "the adapter is for another base: {} of its {of} matrices do not fit:{}",
+        problems.len(), Listing(problems)
+    )]
+    AdapterBase {
+        /// Matrices of the adapter.
+        of: usize,
+        /// Each that does not fit.
+        problems: Vec<String>,
+    },
     /// A tensor to be written is inconsistent: a caller's mistake.
     #[error("cannot write `{tensor}`: {reason}")]
     Write {

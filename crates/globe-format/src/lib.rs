@@ -11,6 +11,7 @@ mod error;
 mod header;
 mod index;
 mod listing;
+mod lora;
 #[cfg(not(target_arch = "wasm32"))]
 mod mapped;
 mod names;
@@ -27,6 +28,7 @@ pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use header::MAX_HEADER_BYTES;
 pub use listing::MAX_LISTED;
+pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Merged};
 #[cfg(not(target_arch = "wasm32"))]
 pub use mapped::{Folder, Mapped};
 pub use names::{MissingTensor, NameReport, ShapeMismatch};
