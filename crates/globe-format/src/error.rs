@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{dtype::Dtype, listing::Listing, names::NameReport};
+use crate::{
+    dtype::Dtype, listing::Listing, names::NameReport, packed::DamageReport, quant::QuantError,
+};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -320,6 +322,114 @@ pub enum Error {
     /// The checkpoint is not of the model expected; every difference is listed.
     #[error("{0}")]
     Names(Box<NameReport>),
+    /// A manifest of a packed folder contradicts itself: convert or download the model again.
+    #[error("manifest.json: {field}: {reason}; convert or download the model again")]
+    Manifest {
+        /// Field, with the name of the tensor or file where it has one.
+        field: String,
+        /// What is wrong and what is expected.
+        reason: String,
+    },
+    /// A packed folder of another version: convert the model again with this program.
+    #[error(
+        "manifest.json: version: {found}, this program reads {supported}; \
+         convert the model again or update"
+    )]
+    ManifestVersion {
+        /// Version of the folder.
+        found: u32,
+        /// Version of this crate.
+        supported: u32,
+    },
+    /// A conversion was interrupted: run it again, it goes on where it stopped.
+    #[error("the conversion of this folder is not finished; run `globe convert` again")]
+    Unfinished,
+    /// Files of a packed folder are not what they were: every one is listed.
+    #[error("{0}")]
+    Damaged(Box<DamageReport>),
+    /// Stopped because the caller asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// A list of tensors to be packed contradicts itself: a mistake in a model.
+    #[error("`{tensor}` {reason}; the model asks for what cannot be packed, please report it")]
+    Spec {
+        /// Offending tensor.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A weight cannot be stored in the format asked for.
+    #[error("`{tensor}`: {source}")]
+    Quantize {
+        /// Packed tensor, whose rows the source counts.
+        tensor: String,
+        /// Which value and why.
+        source: QuantError,
+    },
+    /// A conversion is asked for what does not exist: choose another value.
+    #[error("{field}: {reason}")]
+    PackOption {
+        /// The option.
+        field: &'static str,
+        /// What is wrong and what is possible.
+        reason: String,
+    },
+    /// The output folder holds something else: name another folder, or delete that one.
+    #[error("the output folder holds `{found}` of something else; name another or delete it")]
+    OutputTaken {
+        /// A file in it.
+        found: String,
+    },
+    /// The disk is full: free some space and run the conversion again, it goes on.
+    #[error(
+        "{file}: no space left, {missing_bytes} bytes are still to be written; \
+         free some and convert again: {source}"
+    )]
+    DiskFull {
+        /// File being written.
+        file: String,
+        /// Bytes that are still to be written.
+        missing_bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written: check the folder and its permissions.
+    #[error("{file}: cannot write: {source}")]
+    WriteFile {
+        /// File being written.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An adapter is of a kind that cannot be merged here: merge it with PEFT first.
+    #[error("{file}: {field}: {reason}")]
+    AdapterConfig {
+        /// The configuration.
+        file: String,
+        /// Field of it.
+        field: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// An adapter is damaged or changes more than matrices: save it again, or merge it with PEFT.
+    #[error("{file}: {} problems:{}", problems.len(), Listing(problems))]
+    Adapter {
+        /// The weights of the adapter.
+        file: String,
+        /// Each of them.
+        problems: Vec<String>,
+    },
+    /// An adapter was trained for another model: use it with its own base.
+    #[error(
+        "the adapter is for another base: {} of its {of} matrices do not fit:{}",
+        problems.len(), Listing(problems)
+    )]
+    AdapterBase {
+        /// Matrices of the adapter.
+        of: usize,
+        /// Each that does not fit.
+        problems: Vec<String>,
+    },
     /// A tensor to be written is inconsistent: a caller's mistake.
     #[error("cannot write `{tensor}`: {reason}")]
     Write {

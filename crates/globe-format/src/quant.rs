@@ -150,6 +150,17 @@ pub enum QuantError {
     },
 }
 
+#[cfg(not(target_arch = "wasm32"))]
+impl QuantError {
+    /// The same error in a matrix where `rows` rows come before.
+    pub(crate) fn after(mut self, rows: usize) -> Self {
+        if let Self::NotFinite { row, .. } | Self::OutOfRange { row, .. } = &mut self {
+            *row += rows;
+        }
+        self
+    }
+}
+
 /// Packs `values: [rows, cols]`. The scale of a block is the one, among those searched, that leaves
 /// the smallest squared error after it is rounded to f16; a block that can be stored exactly is.
 /// The same values give the same words on every platform.
