@@ -72,6 +72,9 @@ pub struct LocateArgs {
     /// Answers to sample per image
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
+    /// Most answers to sample at once; fewer take less memory
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
     /// Most places to show per image
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub top_k: usize,
@@ -123,6 +126,7 @@ impl LocateArgs {
             prompt,
             sampling,
             samples: self.samples,
+            batch: self.batch,
             top_k: self.top_k,
             seed: self.seed,
             max_tokens: self.max_tokens,
@@ -141,6 +145,9 @@ pub struct ModelArgs {
     /// What computes: auto takes a GPU if there is one, else a software GPU, else the CPU
     #[arg(long, default_value = "auto", value_parser = device_parser())]
     pub device: DeviceChoice,
+    /// Hold weights in f32 and compute with the plain kernels, to check the fast ones
+    #[arg(long)]
+    pub reference: bool,
 }
 
 /// How tokens are chosen.

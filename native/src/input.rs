@@ -8,8 +8,10 @@ use anyhow::{Context, bail};
 use globe_engine::Engine;
 use globe_format::Folder;
 use globe_image::{DecodeLimits, Photo, decode};
-use globe_ops::{DeviceChoice, open_device};
+use globe_model::Precision;
+use globe_ops::open_device;
 
+use crate::args::ModelArgs;
 use crate::exit::{Fail, OrUsage};
 use crate::progress::Progress;
 
@@ -50,14 +52,12 @@ pub fn open_folder(model: Option<&Path>) -> Result<Folder, Fail> {
 }
 
 /// Loads a model onto the chosen device.
-pub async fn load_engine(
-    folder: &Folder,
-    device: DeviceChoice,
-    quiet: bool,
-) -> Result<Engine, Fail> {
-    let compute = open_device(device).await.or_usage()?;
+pub async fn load_engine(folder: &Folder, model: &ModelArgs, quiet: bool) -> Result<Engine, Fail> {
+    let compute = open_device(model.device).await.or_usage()?;
     let progress = Progress::loading(quiet);
-    let engine = Engine::load(folder, compute, &mut |done, all| progress.set(done, all)).await;
+    let precision = if model.reference { Precision::Reference } else { Precision::Stored };
+    let mut on_progress = |done, all| progress.set(done, all);
+    let engine = Engine::load_as(folder, compute, precision, &mut on_progress).await;
     progress.clear();
     engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
 }

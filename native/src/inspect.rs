@@ -107,8 +107,8 @@ fn keep<T, E: Into<anyhow::Error>>(
 
 fn report(summary: &Summary, template: TemplateSource) -> Report {
     let (text, vision) = (&summary.config.text, &summary.config.vision);
-    let dtypes = summary.dtypes.iter().map(|stored| Stored {
-        dtype: stored.dtype.name(),
+    let dtypes = summary.formats.iter().map(|stored| Stored {
+        dtype: stored.format,
         n_tensors: stored.n_tensors,
         n_parameters: stored.n_elements,
         size_bytes: stored.size_bytes,

@@ -27,7 +27,7 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
     // An output that cannot be written is better known before the work than after it.
     let sink = Sink::open(args.out.as_deref(), interrupt).or_usage()?;
     let gazetteer = Gazetteer::full()?;
-    let engine = load_engine(&folder, args.model.device, args.quiet).await?;
+    let engine = load_engine(&folder, &args.model, args.quiet).await?;
     let progress = Progress::images(args.images.len(), args.quiet);
     let architecture = engine.model().architecture();
     progress.note(&format!("{architecture} on {}", engine.adapter()));

@@ -51,7 +51,7 @@ pub fn run(args: &LogitsArgs) -> Result<Exit, Fail> {
         .map(|path| read_photo(path).with_context(|| format!("cannot read {}", path.display())));
     let photos = photos.collect::<anyhow::Result<Vec<Photo>>>().or_usage()?;
     let document = pollster::block_on(async {
-        let engine = load_engine(&folder, args.model.device, args.json).await?;
+        let engine = load_engine(&folder, &args.model, args.json).await?;
         let logits = compute(&engine, &photos, args).await?;
         match args.json {
             true => Ok(serde_json::to_string(&logits)? + "\n"),

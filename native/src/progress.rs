@@ -72,7 +72,8 @@ impl Progress {
     }
 }
 
-/// Follows the answers to one image.
+/// Follows the answers to one image. They come in turn, token by token; one is shown at a time,
+/// and what the others say meanwhile waits.
 pub struct Answers<'a> {
     progress: &'a Progress,
     image: &'a str,
@@ -80,14 +81,26 @@ pub struct Answers<'a> {
     /// Whether the text is shown as well.
     show_text: bool,
     n_tokens: usize,
+    waiting: Vec<Waiting>,
+    shown: usize,
     line: String,
+}
+
+/// One answer as far as it has come.
+#[derive(Default)]
+struct Waiting {
+    text: String,
+    is_announced: bool,
+    has_ended: bool,
 }
 
 impl<'a> Answers<'a> {
     /// Nothing has happened yet.
     pub fn new(progress: &'a Progress, image: &'a str, samples: u32, show_text: bool) -> Self {
         progress.bar.set_message("reading the image");
-        Self { progress, image, samples, show_text, n_tokens: 0, line: String::new() }
+        let waiting = (0..samples).map(|_| Waiting::default()).collect();
+        let (n_tokens, line) = (0, String::new());
+        Self { progress, image, samples, show_text, n_tokens, waiting, shown: 0, line }
     }
 
     /// Shows one event.
@@ -98,30 +111,49 @@ impl<'a> Answers<'a> {
                 self.progress.bar.set_message(text);
             }
             Event::Prefilled => {}
-            Event::Token { sample, text, .. } => self.on_token(sample, text),
-            Event::Ended { .. } => {
-                self.flush();
-                self.n_tokens = 0;
+            Event::Token { sample, text, .. } => {
+                self.n_tokens += 1;
+                let (tokens, of) = (self.n_tokens, self.samples);
+                let ended = self.waiting.iter().filter(|answer| answer.has_ended).count();
+                let message = format!("{tokens} tokens, {ended} of {of} answers complete");
+                self.progress.bar.set_message(message);
+                self.take(sample, text, false);
             }
+            Event::Ended { sample, text, .. } => self.take(sample, text, true),
         }
     }
 
-    fn on_token(&mut self, sample: u32, text: &str) {
-        let which = format!("answer {} of {}", sample + 1, self.samples);
-        if self.n_tokens == 0 && self.show_text {
-            self.progress.note(&format!("{}: {which} (model text, not evidence)", self.image));
+    fn take(&mut self, sample: u32, text: &str, has_ended: bool) {
+        let Some(answer) = self.waiting.get_mut(sample as usize) else { return };
+        answer.text += text;
+        answer.has_ended = has_ended;
+        if self.show_text {
+            self.show();
         }
-        self.n_tokens += 1;
-        self.progress.bar.set_message(format!("{which}, {} tokens", self.n_tokens));
-        if !self.show_text {
-            return;
-        }
-        for c in printable(text).chars() {
-            match c {
-                '\n' => self.flush(),
-                ' ' if self.line.chars().count() >= WRAP => self.flush(),
-                _ => self.line.push(c),
+    }
+
+    /// Shows what the answer in front has said, and goes on to the next when it has ended.
+    fn show(&mut self) {
+        while let Some(answer) = self.waiting.get_mut(self.shown) {
+            let text = std::mem::take(&mut answer.text);
+            let has_ended = answer.has_ended;
+            if !answer.is_announced {
+                answer.is_announced = true;
+                let which = format!("answer {} of {}", self.shown + 1, self.samples);
+                self.progress.note(&format!("{}: {which} (model text, not evidence)", self.image));
             }
+            for c in printable(&text).chars() {
+                match c {
+                    '\n' => self.flush(),
+                    ' ' if self.line.chars().count() >= WRAP => self.flush(),
+                    _ => self.line.push(c),
+                }
+            }
+            if !has_ended {
+                return;
+            }
+            self.flush();
+            self.shown += 1;
         }
     }
 

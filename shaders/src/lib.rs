@@ -3,8 +3,10 @@
 //! No GPU crate: the text is data, and the checks in `tests/` validate it without a device.
 
 mod link;
+mod program;
 
 pub use link::{LinkError, link};
+pub use program::{Program, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -32,12 +34,14 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// Sum of two inputs and its root-mean-square norm.
-    AddRmsNorm => "add_rms_norm",
-    /// Index of the largest value of each row.
-    Argmax => "argmax",
+    /// Chosen tokens noted, every row of a batch moved on by one.
+    Advance => "advance",
     /// Softmax attention over a key range per query, scores never stored.
     Attention => "attention",
+    /// Parts of one token's attention put together.
+    AttentionMerge => "attention_merge",
+    /// One part of one token's attention.
+    AttentionSplit => "attention_split",
     /// Rows of a table by index.
     GatherRows => "gather_rows",
     /// Exact GELU.
@@ -46,25 +50,45 @@ kernels! {
     Linear => "linear",
     /// Matrix product with bias for few rows.
     LinearRow => "linear_row",
+    /// Rows of a packed table by index.
+    PackedGather => "packed_gather",
+    /// Product with a packed matrix for few rows.
+    PackedLinearFew => "packed_linear_few",
+    /// Product with a packed matrix, a weight row per lane.
+    PackedLinearLanes => "packed_linear_lanes",
+    /// Product with a packed matrix, tiled.
+    PackedLinearTile => "packed_linear_tile",
     /// Root-mean-square norm.
     RmsNorm => "rms_norm",
     /// Rotary position embedding.
     Rotary => "rotary",
+    /// Queries, keys and values split, turned and written to their places.
+    RotarySplit => "rotary_split",
+    /// The next token by penalties, temperature, top-k, top-p and one draw.
+    Sample => "sample",
     /// Rows written into a larger buffer by index, in place.
     ScatterRows => "scatter_rows",
     /// silu(gate) * up.
     SiluMul => "silu_mul",
 }
 
-/// Files that kernels import: functions, constants and their own workgroup memory.
-pub const SHARED: &[(&str, &str)] = &[("reduce", include_str!("../shared/reduce.wgsl"))];
+macro_rules! shared {
+    ($($name:literal,)+) => {
+        /// Files that kernels import: functions, constants and their own workgroup memory.
+        pub const SHARED: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../shared/", $name, ".wgsl"))),)+];
+    };
+}
 
-impl Kernel {
-    /// The complete WGSL text.
-    ///
-    /// # Panics
-    /// If a committed file imports an unknown name, which the tests of this crate rule out.
-    pub fn source(self) -> String {
-        link(self.file(), SHARED).unwrap_or_else(|e| panic!("{}.wgsl: {e}", self.name()))
-    }
+shared! {
+    "philox",
+    "reduce",
+    "rows_1",
+    "rows_4",
+    "rows_8",
+    "weights_bf16",
+    "weights_f16",
+    "weights_f32",
+    "weights_q4",
+    "weights_q8",
 }

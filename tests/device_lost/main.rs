@@ -36,5 +36,6 @@ fn a_lost_device_is_a_typed_error_with_a_remedy() {
     let error = pollster::block_on(answer).unwrap_err();
     assert!(matches!(error, Error::Ops(globe_ops::Error::Device { .. })), "{error}");
     assert!(error.to_string().contains("choose another --device"), "{error}");
-    assert_eq!(n_tokens, 3, "the answer ends where the device was lost");
+    // Tokens that had been read before are still handed out.
+    assert!((3..32).contains(&n_tokens), "{n_tokens} tokens; the answer ends soon after the loss");
 }

@@ -187,7 +187,7 @@ fn a_step_past_the_cache_is_refused() {
     let engine =
         pollster::block_on(Engine::load(&golden.folder, Compute::cpu(), &mut |_, _| {})).unwrap();
     let model = engine.model();
-    let mut cache = model.cache(3);
+    let mut cache = model.cache(3, 0, 1);
     model.prefill(&[1, 2, 3], None, &[], &mut cache).unwrap();
     let id = globe_ops::tensor_i32(vec![1], [1], &oracle());
     let Err(error) = model.step(id, &mut cache) else { panic!("it was accepted") };

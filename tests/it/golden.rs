@@ -1,7 +1,7 @@
 //! The whole model against transformers in float32, on the adapter and on the oracle.
 
 use globe_engine::{Cancel, Engine, Event, Generation, Sampling};
-use globe_model::{Model, TraceStage, VisionLayout};
+use globe_model::{Model, Precision, TraceStage, VisionLayout};
 use globe_ops::{Compute, Device, Tensor};
 use globe_tests::{GOLDENS, Golden, assert_close, gpu, values};
 use globe_text::Prompt;
@@ -14,7 +14,12 @@ const LAYER_TOL: f32 = 1e-4;
 const PIXEL_TOL: f32 = 1e-6;
 
 fn engine(golden: &Golden, compute: &Compute) -> Engine {
-    pollster::block_on(Engine::load(&golden.folder, compute.clone(), &mut |_, _| {})).unwrap()
+    engine_as(golden, compute, Precision::Stored)
+}
+
+fn engine_as(golden: &Golden, compute: &Compute, precision: Precision) -> Engine {
+    let (folder, compute) = (&golden.folder, compute.clone());
+    pollster::block_on(Engine::load_as(folder, compute, precision, &mut |_, _| {})).unwrap()
 }
 
 /// Scaled by the largest expected value, so that small tensors are held to the same standard.
@@ -53,10 +58,10 @@ fn check_prompt(golden: &Golden, engine: &Engine, prefix: &str, prompt: &Prompt,
     }
 }
 
-fn check_all(compute: &Compute) {
+fn check_all(compute: &Compute, precision: Precision) {
     for name in GOLDENS {
         let golden = Golden::open(name);
-        let engine = engine(&golden, compute);
+        let engine = engine_as(&golden, compute, precision);
         check_prompt(&golden, &engine, "", &golden.prompt(), true);
         check_prompt(&golden, &engine, "text_only.", &golden.text_only_prompt(), false);
     }
@@ -64,12 +69,19 @@ fn check_all(compute: &Compute) {
 
 #[test]
 fn tokens_and_logits_match_on_the_adapter() {
-    check_all(gpu());
+    for variant in globe_tests::variants() {
+        check_all(&gpu().clone().with_variant(variant), Precision::Stored);
+    }
+}
+
+#[test]
+fn tokens_and_logits_match_on_the_adapter_by_reference() {
+    check_all(gpu(), Precision::Reference);
 }
 
 #[test]
 fn tokens_and_logits_match_on_the_oracle() {
-    check_all(&Compute::cpu());
+    check_all(&Compute::cpu(), Precision::Reference);
 }
 
 /// Rows of `x: [rows, width]` in the order of `order`.
@@ -125,7 +137,7 @@ fn check_text(
     features: Tensor<2>,
 ) {
     let Model::Qwen2_5Vl(model) = engine.model();
-    let mut cache = model.cache(ids.len());
+    let mut cache = model.cache(ids.len(), 0, 1);
     let mut n_layers = 0;
     let mut trace = |stage, x: &Tensor<2>| {
         let TraceStage::TextLayer(i) = stage else { unreachable!("the text model has no tower") };

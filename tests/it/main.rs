@@ -1,9 +1,8 @@
 //! One binary for all tests across crates, so that they link once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod add_rms_norm;
-mod argmax;
 mod attention;
+mod attention_step;
 mod autodiff;
 mod bad_input;
 mod cli;
@@ -11,8 +10,12 @@ mod gather_rows;
 mod gelu;
 mod golden;
 mod linear;
+mod packed_gather;
+mod packed_linear;
 mod rms_norm;
 mod rotary;
+mod rotary_split;
+mod sample;
 mod scatter_rows;
 mod shapes;
 mod silu_mul;

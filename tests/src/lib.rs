@@ -7,7 +7,8 @@ pub use golden::{GOLDENS, Golden, golden_root};
 use std::sync::OnceLock;
 
 use globe_ops::{
-    Compute, Device, DeviceChoice, Int, Tensor, open_device, read_f32, tensor_f32, tensor_i32,
+    Compute, Device, DeviceChoice, Int, PackedMatrix, Tensor, Variant, WeightFormat, open_device,
+    read_f32, tensor_f32, tensor_i32,
 };
 
 /// The adapter under test: hardware if there is any, else a software one.
@@ -109,4 +110,68 @@ pub fn check_op<const D: usize>(what: &str, tolerance: f32, op: impl Fn(&Device)
 /// Whether this machine lists an adapter that is not software.
 pub fn has_hardware_gpu() -> bool {
     pollster::block_on(globe_ops::adapters()).iter().any(|adapter| !adapter.software)
+}
+
+/// Every choice of kernels for packed matrices that the adapter can run.
+pub fn variants() -> Vec<Variant> {
+    match gpu().variant() {
+        Variant::Lanes => vec![Variant::Lanes, Variant::Teams],
+        Variant::Teams => vec![Variant::Teams],
+    }
+}
+
+/// A packed matrix of `values: [rows, cols]`, as near to them as the format allows.
+///
+/// # Panics
+/// If the values do not suit the format.
+pub fn packed(
+    values: &[f32],
+    rows: usize,
+    cols: usize,
+    format: WeightFormat,
+    compute: &Compute,
+) -> PackedMatrix {
+    packed_in_parts(values, rows, cols, format, compute)
+}
+
+/// The same in parts of at most `part_rows` rows.
+///
+/// # Panics
+/// If the values do not suit the format.
+pub fn packed_in_parts(
+    values: &[f32],
+    part_rows: usize,
+    cols: usize,
+    format: WeightFormat,
+    compute: &Compute,
+) -> PackedMatrix {
+    let mut matrix = PackedMatrix::new(format, cols, compute);
+    for part in values.chunks(part_rows * cols) {
+        let rows = part.len() / cols;
+        let (words, scales) = pack(part, rows, cols, format);
+        matrix.push_part(rows, words, scales, compute).expect("the bytes of whole rows");
+    }
+    matrix
+}
+
+fn pack(values: &[f32], rows: usize, cols: usize, format: WeightFormat) -> (Vec<u8>, Vec<u8>) {
+    use globe_format::WeightFormat as Stored;
+    let stored = match format {
+        WeightFormat::Q4 => Stored::Q4,
+        WeightFormat::Q8 => Stored::Q8,
+        WeightFormat::F16 => Stored::F16,
+        WeightFormat::F32 => Stored::F32,
+        WeightFormat::Bf16 => {
+            let width = cols.next_multiple_of(globe_ops::BLOCK);
+            let mut words = Vec::new();
+            for row in values.chunks(cols) {
+                words.extend(row.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()));
+                words.resize(words.len() + 2 * (width - cols), 0);
+            }
+            return (words, Vec::new());
+        }
+    };
+    let packed = globe_format::quantize(stored, values, rows, cols).expect("values in range");
+    let words = packed.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    (words, packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect())
 }

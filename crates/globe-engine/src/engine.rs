@@ -2,7 +2,7 @@
 
 use globe_format::{Files, read_file};
 use globe_image::{Photo, PreprocessorConfig, preprocess};
-use globe_model::{Cache, Config, ImageGrid, Model};
+use globe_model::{Cache, Config, ImageGrid, Model, Precision};
 use globe_ops::{Compute, Tensor, read_f32};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
 
@@ -67,13 +67,26 @@ impl Engine {
         compute: Compute,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
+        Self::load_as(files, compute, Precision::Stored, progress).await
+    }
+
+    /// The same with weights held as `precision` says.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub async fn load_as<F: Files>(
+        files: &F,
+        compute: Compute,
+        precision: Precision,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
         // Small files first: a folder that cannot work fails before its weights are read.
         Config::load(files).await?;
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let stop = StopTokens::load(files, &tokenizer).await?;
         let preprocessor = load_preprocessor(files).await?;
-        let model = Model::load(files, &compute, progress).await?;
+        let model = Model::load(files, &compute, precision, progress).await?;
         let engine = Self { model, tokenizer, stop, compute, template, preprocessor };
         engine.check()?;
         Ok(engine)
@@ -170,13 +183,28 @@ impl Engine {
         features: Option<Tensor<2>>,
         max_tokens: usize,
     ) -> Result<Session> {
+        self.prefill_for(prepared, features, max_tokens, 1)
+    }
+
+    /// The same with room for several answers at once.
+    ///
+    /// # Errors
+    /// As [`Engine::prefill`].
+    pub fn prefill_for(
+        &self,
+        prepared: &Prepared,
+        features: Option<Tensor<2>>,
+        max_tokens: usize,
+        answers: usize,
+    ) -> Result<Session> {
         let limit = self.model.config().text.max_position_embeddings;
         let prompt = prepared.ids.len();
         if prompt + max_tokens > limit {
             let image = prepared.n_image_tokens;
             return Err(Error::ContextTooLong { prompt, image, max_tokens, limit });
         }
-        let mut cache = self.model.cache(prompt + max_tokens);
+        let answers = if self.model.can_batch() { answers } else { 1 };
+        let mut cache = self.model.cache(prompt, max_tokens, answers);
         let logits = self.model.prefill(&prepared.ids, features, &prepared.grids, &mut cache)?;
         Ok(Session { cache, prompt: prepared.ids.clone(), logits })
     }

@@ -67,13 +67,22 @@ pub enum Error {
     Text(#[from] globe_text::Error),
     /// The model cannot be loaded or cannot run.
     #[error(transparent)]
-    Model(#[from] globe_model::Error),
+    Model(globe_model::Error),
     /// The device failed.
     #[error(transparent)]
     Ops(#[from] globe_ops::Error),
     /// A file of the model folder cannot be read.
     #[error(transparent)]
     Format(#[from] globe_format::Error),
+}
+
+impl From<globe_model::Error> for Error {
+    fn from(error: globe_model::Error) -> Self {
+        match error {
+            globe_model::Error::Ops(error) => Self::Ops(error),
+            other => Self::Model(other),
+        }
+    }
 }
 
 /// Result of this crate.

@@ -1,11 +1,10 @@
 //! One answer, token by token.
 
-use globe_ops::{Int, Tensor, argmax, read_f32, read_i32, tensor_i32};
+use globe_ops::{read_f32, tensor_i32};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::finite;
-use crate::rng::uniform;
-use crate::{Cancel, Engine, Error, Result, Sampling, Session};
+use crate::{Cancel, Draw, Engine, Error, Result, Sampling, Session};
 
 /// What happens while a photo is answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +31,8 @@ pub enum Event<'a> {
     Ended {
         /// Which answer.
         sample: u32,
+        /// What was left of its text: bytes of a character that the end cut.
+        text: &'a str,
         /// Why.
         stop: StopReason,
     },
@@ -67,6 +68,9 @@ pub struct Generation {
 pub struct Generated {
     /// Its tokens, a stop token included.
     pub ids: Vec<u32>,
+    /// Logarithm of each token's probability under penalties and temperature, before top-k and
+    /// top-p cut the tail.
+    pub logp: Vec<f32>,
     /// Its text without special tokens.
     pub text: String,
     /// Why it ended.
@@ -77,19 +81,30 @@ impl Engine {
     /// Generates one answer to a prompt that was read; the session can be used again after it.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if a stop was asked for, [`Error::Ops`] if the device failed.
+    /// As [`Engine::generate_all`].
     pub async fn generate(
         &self,
         session: &mut Session,
         generation: &Generation,
         cancel: &Cancel,
-        on_event: &mut dyn FnMut(Event),
+        on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Generated> {
-        let Generation { sampling, sample, max_tokens, .. } = *generation;
-        sampling.check()?;
+        let answers = self.generate_all(session, generation, 1, cancel, on_event).await?;
+        Ok(answers.into_iter().next().expect("one answer was asked for"))
+    }
+
+    /// One answer, each token chosen on the host: the reference path.
+    pub(crate) async fn generate_on_host(
+        &self,
+        session: &mut Session,
+        generation: &Generation,
+        cancel: &Cancel,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Generated> {
+        let Generation { sample, max_tokens, .. } = *generation;
         session.cache.truncate(session.prompt.len());
         let mut detokenizer = self.tokenizer.detokenizer(true);
-        let (mut ids, mut text) = (Vec::new(), String::new());
+        let (mut ids, mut logps, mut text) = (Vec::new(), Vec::new(), String::new());
         let mut logits = session.logits.clone();
         let stop = loop {
             if ids.len() == max_tokens {
@@ -98,8 +113,12 @@ impl Engine {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let (id, on_device) = self.choose(logits, &session.prompt, &ids, generation).await?;
+            let mut values = finite(read_f32(logits).await?)?;
+            let (seed, position) = (generation.seed, ids.len() as u32);
+            let draw = Draw { seed, sample, position };
+            let (id, logp) = generation.sampling.choose(&mut values, &session.prompt, &ids, &draw);
             ids.push(id);
+            logps.push(logp);
             if self.stop.contains(id) && !generation.ignore_stop {
                 break StopReason::EndOfText;
             }
@@ -109,31 +128,12 @@ impl Engine {
             if ids.len() == max_tokens {
                 break StopReason::MaxTokens; // nobody reads the logits after the last token
             }
-            logits = self.model.step(on_device, &mut session.cache)?;
+            let id = tensor_i32(vec![id as i32], [1], &self.compute.device);
+            logits = self.model.step(id, &mut session.cache)?;
         };
         let rest = detokenizer.finish()?;
         text += &rest;
-        on_event(Event::Ended { sample, stop });
-        Ok(Generated { ids, text, stop })
-    }
-
-    /// The next token, on the host and on the device.
-    async fn choose(
-        &self,
-        logits: Tensor<2>,
-        prompt: &[u32],
-        answer: &[u32],
-        generation: &Generation,
-    ) -> Result<(u32, Tensor<1, Int>)> {
-        let sampling = &generation.sampling;
-        if sampling.is_plain_greedy() {
-            let on_device = argmax(logits);
-            let ids = read_i32(on_device.clone()).await?;
-            return Ok((ids[0] as u32, on_device));
-        }
-        let mut logits = finite(read_f32(logits).await?)?;
-        let draw = uniform(generation.seed, generation.sample, answer.len() as u32);
-        let id = sampling.choose(&mut logits, prompt, answer, draw);
-        Ok((id, tensor_i32(vec![id as i32], [1], &self.compute.device)))
+        on_event(Event::Ended { sample, text: &rest, stop });
+        Ok(Generated { ids, logp: logps, text, stop })
     }
 }

@@ -3,6 +3,7 @@
 //! The same code runs in a tab, in the command line and in the trainer. Nothing is global: the
 //! caller holds the [`Session`] and passes it in.
 
+mod batch;
 mod cancel;
 mod engine;
 mod error;
@@ -16,5 +17,5 @@ pub use engine::{Engine, Prepared, Session};
 pub use error::{Error, Result};
 pub use generate::{Event, Generated, Generation, StopReason};
 pub use locate::{ExifGps, LocateOptions, LocateResult, SampleResult, Timings, locate};
-pub use rng::{philox, uniform};
+pub use rng::{Draw, philox};
 pub use sampling::Sampling;

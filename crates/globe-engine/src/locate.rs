@@ -22,6 +22,8 @@ pub struct LocateOptions {
     pub sampling: Sampling,
     /// Answers to sample.
     pub samples: u32,
+    /// Most answers to sample at once; fewer take less memory.
+    pub batch: u32,
     /// Most candidates to return.
     pub top_k: usize,
     /// Names the run.
@@ -40,6 +42,7 @@ impl Default for LocateOptions {
             prompt: Prompt::reason(),
             sampling: Sampling::default(),
             samples: 8,
+            batch: 8,
             top_k: 5,
             seed: 0,
             max_tokens: 512,
@@ -56,6 +59,7 @@ impl LocateOptions {
             _ => Ok(()),
         };
         positive("samples", self.samples as usize)?;
+        positive("batch", self.batch as usize)?;
         positive("top_k", self.top_k)?;
         positive("max_tokens", self.max_tokens)?;
         self.sampling.check()
@@ -178,17 +182,19 @@ pub async fn locate(
     stop_if(cancel)?;
     let features = engine.encode(&mut prepared)?;
     stop_if(cancel)?;
-    let mut session = engine.prefill(&prepared, features, options.max_tokens)?;
+    let rows = options.samples.min(options.batch) as usize;
+    let mut session = engine.prefill_for(&prepared, features, options.max_tokens, rows)?;
     session.logits().await?; // waits for the device, and refuses broken numbers early
     on_event(Event::Prefilled);
     timings.prefill_ms = ms_since(start);
 
     let start = Instant::now();
     let (mut answers, mut samples) = (Vec::new(), Vec::new());
-    for sample in 0..options.samples {
-        let LocateOptions { sampling, seed, max_tokens, .. } = *options;
-        let generation = Generation { sampling, seed, sample, max_tokens, ignore_stop: false };
-        let generated = engine.generate(&mut session, &generation, cancel, on_event).await?;
+    let LocateOptions { sampling, seed, max_tokens, .. } = *options;
+    let generation = Generation { sampling, seed, sample: 0, max_tokens, ignore_stop: false };
+    let generated =
+        engine.generate_all(&mut session, &generation, options.samples, cancel, on_event).await?;
+    for generated in generated {
         let answer = parse_answer(&generated.text);
         samples.push(Sample::from_answer(&answer, gazetteer));
         timings.answer_tokens += generated.ids.len();
@@ -236,7 +242,8 @@ mod tests {
     fn answer(precision: Precision) -> SampleResult {
         let text = "<think>Isar</think><answer>\ncountry: Germany\ncity: Munich\n</answer>";
         let stop = StopReason::EndOfText;
-        let generated = Generated { ids: vec![1, 2], text: text.into(), stop };
+        let (ids, logp) = (vec![1, 2], vec![0.0; 2]);
+        let generated = Generated { ids, logp, text: text.into(), stop };
         sample_result(parse_answer(text), generated, precision)
     }
 

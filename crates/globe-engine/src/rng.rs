@@ -20,11 +20,23 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// A number in `[0, 1)` for one draw: `seed` names the run, `sample` the answer, `position` the token.
-pub fn uniform(seed: u64, sample: u32, position: u32) -> f32 {
-    let key = [seed as u32, (seed >> 32) as u32];
-    let [word, ..] = philox([position, sample, 0, 0], key);
-    (word >> 8) as f32 / (1u32 << 24) as f32
+/// One draw: its random words depend on these numbers and on nothing before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// Names the run.
+    pub seed: u64,
+    /// Which answer.
+    pub sample: u32,
+    /// Which token of the answer.
+    pub position: u32,
+}
+
+impl Draw {
+    /// Random words for tokens `4 * quad .. 4 * quad + 4`.
+    pub fn words(&self, quad: u32) -> [u32; 4] {
+        let key = [self.seed as u32, (self.seed >> 32) as u32];
+        philox([self.position, self.sample, quad, 1], key)
+    }
 }
 
 #[cfg(test)]
@@ -46,13 +58,21 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_uniform_and_differ_by_every_part_of_the_key() {
+    fn words_are_uniform_and_differ_by_every_part_of_the_key() {
+        let draw = Draw { seed: 7, sample: 1, position: 2 };
         let n = 10_000;
-        let mean = (0..n).map(|i| f64::from(uniform(7, 1, i))).sum::<f64>() / f64::from(n);
-        assert!((mean - 0.5).abs() < 0.01, "mean {mean}");
-        let draw = uniform(7, 1, 2);
-        assert!((0.0..1.0).contains(&draw));
-        assert!(draw != uniform(8, 1, 2) && draw != uniform(7, 2, 2) && draw != uniform(7, 1, 3));
-        assert_ne!(draw, uniform(7 | 1 << 40, 1, 2), "the high half of the seed counts");
+        let mean =
+            (0..n).map(|i| f64::from(draw.words(i)[0])).sum::<f64>() / f64::from(n) / 2f64.powi(32);
+        assert!((mean - 0.5).abs() < 0.015, "mean {mean}");
+        let words = draw.words(0);
+        for other in [
+            Draw { seed: 8, ..draw },
+            Draw { seed: 7 | 1 << 40, ..draw },
+            Draw { sample: 2, ..draw },
+            Draw { position: 3, ..draw },
+        ] {
+            assert_ne!(words, other.words(0), "{other:?}");
+        }
+        assert_ne!(words, draw.words(1));
     }
 }

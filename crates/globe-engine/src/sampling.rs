@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rng::Draw;
 use crate::{Error, Result};
 
 /// How tokens are chosen. The order of the steps is that of vLLM: penalties, temperature, top-k, top-p.
@@ -61,37 +62,68 @@ impl Sampling {
         known("presence_penalty", q, finite(q), "a finite number")
     }
 
-    /// Whether the choice needs nothing but the position of the largest logit.
-    pub fn is_plain_greedy(&self) -> bool {
-        self.temperature == 0.0
-            && self.repetition_penalty == 1.0
-            && self.frequency_penalty == 0.0
-            && self.presence_penalty == 0.0
+    /// Whether tokens seen before count.
+    pub fn has_penalties(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.frequency_penalty != 0.0
+            || self.presence_penalty != 0.0
     }
 
-    /// The next token. `logits: [vocab_size]`, changed by the penalties; `draw` in `[0, 1)`.
-    pub fn choose(&self, logits: &mut [f32], prompt: &[u32], answer: &[u32], draw: f32) -> u32 {
+    /// The next token and the logarithm of its probability under penalties and temperature alone.
+    /// `logits: [vocab_size]`, changed in place.
+    ///
+    /// The draw is the Gumbel-max trick (Gumbel 1954; Maddison et al., arXiv 1411.0030): the largest
+    /// of `logit / temperature - ln(-ln u)` is distributed as the softmax. The kernel `sample` does
+    /// the same.
+    pub fn choose(
+        &self,
+        logits: &mut [f32],
+        prompt: &[u32],
+        answer: &[u32],
+        draw: &Draw,
+    ) -> (u32, f32) {
         self.penalize(logits, prompt, answer);
-        if self.temperature == 0.0 {
-            return argmax(logits);
+        let greedy = self.temperature == 0.0;
+        if !greedy {
+            let heat = 1.0 / self.temperature;
+            logits.iter_mut().for_each(|logit| *logit *= heat);
         }
-        let mut ranked: Vec<u32> = (0..logits.len() as u32).collect();
-        // Ties go to the lower id, so the order never depends on the sort.
-        let by_logit =
-            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        if self.top_k > 0 && self.top_k < ranked.len() {
-            ranked.select_nth_unstable_by(self.top_k - 1, by_logit);
-            ranked.truncate(self.top_k);
+        let best = argmax(logits);
+        let highest = logits[best as usize];
+        let weight = |logit: f32| f64::from(logit - highest).exp();
+        let total: f64 = logits.iter().map(|logit| weight(*logit)).sum();
+        let id = if greedy { best } else { self.draw(logits, weight, draw) };
+        (id, logits[id as usize] - highest - total.ln() as f32)
+    }
+
+    /// The token that wins the draw among those that top-k and top-p keep.
+    fn draw(&self, logits: &[f32], weight: impl Fn(f32) -> f64, draw: &Draw) -> u32 {
+        let mut floor = f32::NEG_INFINITY;
+        if (1..logits.len()).contains(&self.top_k) || self.top_p < 1.0 {
+            let mut sorted = logits.to_vec();
+            sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+            if (1..logits.len()).contains(&self.top_k) {
+                floor = sorted[self.top_k - 1];
+                sorted.retain(|logit| *logit >= floor);
+            }
+            if self.top_p < 1.0 {
+                floor = nucleus(&sorted, weight, f64::from(self.top_p));
+            }
         }
-        ranked.sort_unstable_by(by_logit);
-        let highest = logits[ranked[0] as usize];
-        let mut weights: Vec<f64> = ranked
-            .iter()
-            .map(|id| f64::from((logits[*id as usize] - highest) / self.temperature).exp())
-            .collect();
-        let total: f64 = weights.iter().sum();
-        weights.truncate(nucleus(&weights, f64::from(self.top_p) * total));
-        ranked[draw_from(&weights, draw)]
+        let (mut best, mut winner) = (f32::NEG_INFINITY, 0);
+        for (quad, logits) in logits.chunks(4).enumerate() {
+            if logits.iter().all(|logit| *logit < floor) {
+                continue;
+            }
+            let words = draw.words(quad as u32);
+            for (j, logit) in logits.iter().enumerate().filter(|(_, logit)| **logit >= floor) {
+                let noisy = logit + gumbel(words[j]);
+                if noisy > best {
+                    (best, winner) = (noisy, (4 * quad + j) as u32);
+                }
+            }
+        }
+        winner
     }
 
     fn penalize(&self, logits: &mut [f32], prompt: &[u32], answer: &[u32]) {
@@ -129,54 +161,57 @@ fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// How many of the sorted weights are needed to reach `enough`, at least one.
-fn nucleus(weights: &[f64], enough: f64) -> usize {
+/// The smallest logit of the fewest, largest first, that hold `share` of the probability.
+fn nucleus(sorted: &[f32], weight: impl Fn(f32) -> f64, share: f64) -> f32 {
+    let total: f64 = sorted.iter().map(|logit| weight(*logit)).sum();
     let mut sum = 0.0;
-    for (i, weight) in weights.iter().enumerate() {
-        sum += weight;
-        if sum >= enough {
-            return i + 1;
+    for logit in sorted {
+        sum += weight(*logit);
+        if sum >= share * total {
+            return *logit;
         }
     }
-    weights.len()
+    f32::NEG_INFINITY
 }
 
-/// The first place where the running sum of weights passes `draw` of their total.
-fn draw_from(weights: &[f64], draw: f32) -> usize {
-    let target = f64::from(draw) * weights.iter().sum::<f64>();
-    let mut sum = 0.0;
-    for (i, weight) in weights.iter().enumerate() {
-        sum += weight;
-        if sum > target {
-            return i;
-        }
-    }
-    weights.len() - 1
+/// A standard Gumbel number from the upper bits of a random word.
+fn gumbel(word: u32) -> f32 {
+    let u = ((word >> 9) as f32 + 0.5) / (1u32 << 23) as f32;
+    -(-u.ln()).ln()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn choose(sampling: Sampling, logits: &[f32], draw: f32) -> u32 {
-        sampling.choose(&mut logits.to_vec(), &[], &[], draw)
+    fn choose(sampling: Sampling, logits: &[f32], position: u32) -> u32 {
+        let draw = Draw { seed: 7, sample: 0, position };
+        sampling.choose(&mut logits.to_vec(), &[], &[], &draw).0
     }
 
     #[test]
     fn greedy_takes_the_first_of_equal_logits() {
-        assert_eq!(choose(Sampling::greedy(), &[1.0, 3.0, 3.0], 0.9), 1);
+        assert_eq!(choose(Sampling::greedy(), &[1.0, 3.0, 3.0], 9), 1);
     }
 
     #[test]
     fn draws_follow_the_probabilities() {
         let logits = [0.0, (3.0f32).ln()]; // 1/4 and 3/4
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
-        let n = 4000;
-        let ones = (0..n).filter(|i| choose(sampling, &logits, *i as f32 / n as f32) == 1).count();
-        assert!(
-            ones.abs_diff(3 * n / 4) <= 1,
-            "{ones} of {n}; ln 3 is rounded, which moves one draw"
-        );
+        let n = 20_000;
+        let ones = (0..n).filter(|i| choose(sampling, &logits, *i) == 1).count() as f64;
+        // Four standard deviations of a binomial.
+        let deviation = (f64::from(n) * 0.25 * 0.75).sqrt();
+        assert!((ones - 0.75 * f64::from(n)).abs() < 4.0 * deviation, "{ones} of {n}");
+    }
+
+    #[test]
+    fn the_logarithm_is_that_of_the_softmax() {
+        let sampling = Sampling { temperature: 0.5, ..Sampling::default() };
+        let draw = Draw { seed: 1, sample: 2, position: 3 };
+        let (id, logp) = sampling.choose(&mut [0.0, 0.5 * (3.0f32).ln()], &[], &[], &draw);
+        let expected = [0.25f32, 0.75][id as usize].ln();
+        assert!((logp - expected).abs() < 1e-6, "{logp}");
     }
 
     #[test]
@@ -185,9 +220,8 @@ mod tests {
         let k = Sampling { temperature: 1.0, top_k: 2, ..Sampling::default() };
         let p = Sampling { temperature: 1.0, top_p: 0.6, ..Sampling::default() };
         for i in 0..100 {
-            let draw = i as f32 / 100.0;
-            assert!(choose(k, &logits, draw) >= 2);
-            assert_eq!(choose(p, &logits, draw), 3, "the top token alone holds 0.64");
+            assert!(choose(k, &logits, i) >= 2);
+            assert_eq!(choose(p, &logits, i), 3, "the top token alone holds 0.64");
         }
     }
 

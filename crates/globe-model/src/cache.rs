@@ -1,30 +1,51 @@
 //! Keys and values of the tokens seen so far, in buffers of fixed size.
 
-use globe_ops::{Device, Int, Tensor, scatter_rows, tensor_i32, zeros};
+use globe_ops::{Device, Int, Tensor, rotary_split, tensor_i32, zeros};
 
 use crate::{Error, Result};
 
 /// State of one conversation: passed to the model, never kept in it.
+///
+/// Slots hold a prompt first. What follows belongs to one answer, or to several that share the
+/// prompt, each with a tail of its own.
 pub struct Cache {
-    layers: Vec<[Option<Tensor<2>>; 2]>, // keys and values, [capacity, n_kv_heads * head_dim]
-    pub(crate) rotary_table: Tensor<2>,
+    layers: Vec<[Option<Tensor<3>>; 2]>, // keys and values, [slots, n_kv_heads, head_dim]
+    rotary_table: Tensor<2>,
     /// What to add to a token's index to get its rotary position.
     pub(crate) rope_delta: i32,
     len: usize,
+    slots: usize,
     capacity: usize,
 }
 
+/// Where the tokens of one forward pass stand.
+pub(crate) struct Place<'a> {
+    pub(crate) layer: usize,
+    pub(crate) positions: &'a Tensor<2, Int>, // [3, tokens]
+    pub(crate) slots: &'a Tensor<1, Int>,     // [tokens]
+}
+
+/// How heads are laid out in a projection.
+pub(crate) struct Heads {
+    pub(crate) n_heads: usize,
+    pub(crate) n_kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) sections: Vec<usize>,
+}
+
 impl Cache {
+    /// Room for `slots` tokens in all, of which one answer with its prompt may use `capacity`.
     pub(crate) fn new(
         n_layers: usize,
-        width: usize,
+        heads: &Heads,
+        slots: usize,
         capacity: usize,
         rotary_table: Tensor<2>,
     ) -> Self {
         let device = rotary_table.device();
-        let buffer = || Some(zeros([capacity, width], &device));
+        let buffer = || Some(zeros([slots, heads.n_kv_heads, heads.head_dim], &device));
         let layers = (0..n_layers).map(|_| [buffer(), buffer()]).collect();
-        Self { layers, rotary_table, rope_delta: 0, len: 0, capacity }
+        Self { layers, rotary_table, rope_delta: 0, len: 0, slots, capacity }
     }
 
     /// Tokens in the cache.
@@ -37,9 +58,15 @@ impl Cache {
         self.len == 0
     }
 
-    /// Tokens that fit.
+    /// Tokens that a prompt with one answer may have.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Answers that fit beside each other after a prompt of this length.
+    pub fn rows_after(&self, prompt: usize) -> usize {
+        let tail = self.capacity.saturating_sub(prompt);
+        self.slots.saturating_sub(prompt).checked_div(tail).unwrap_or(1)
     }
 
     /// Forgets all but the first `len` tokens; another answer to the same prompt starts here.
@@ -78,31 +105,46 @@ impl Cache {
         tensor_i32(ranges, [n, 2], device)
     }
 
-    /// Writes the keys and values of the next tokens into `layer`; returns the whole buffers.
-    pub(crate) fn write(
+    /// Splits a projection, turns queries and keys, and writes keys and values of the next tokens.
+    /// Returns queries `[tokens, n_heads, head_dim]` and both whole buffers.
+    pub(crate) fn split(
         &mut self,
-        layer: usize,
-        keys: Tensor<2>,
-        values: Tensor<2>,
-        slots: &Tensor<1, Int>,
-    ) -> Result<[Tensor<2>; 2]> {
-        let [k, v] = &mut self.layers[layer];
-        Ok([write(k, keys, slots)?, write(v, values, slots)?])
+        qkv: Tensor<2>,
+        place: &Place,
+        heads: &Heads,
+    ) -> Result<[Tensor<3>; 3]> {
+        let [k, v] = &mut self.layers[place.layer];
+        // Taken out, so that no second handle makes the CPU path copy the buffer.
+        let why = "put back below, unless a shape check failed before";
+        let (old_k, old_v) = (k.take().expect(why), v.take().expect(why));
+        let table = &self.rotary_table;
+        let (positions, slots) = (place.positions, place.slots);
+        let (n_heads, sections) = (heads.n_heads, &heads.sections[..]);
+        let (q, new_k, new_v) =
+            rotary_split(qkv, table, positions, slots, old_k, old_v, n_heads, sections)?;
+        (*k, *v) = (Some(new_k.clone()), Some(new_v.clone()));
+        Ok([q, new_k, new_v])
+    }
+
+    /// The same for a step that is recorded: the buffers change in place and stay where they are.
+    pub(crate) fn split_in_place(
+        &self,
+        qkv: Tensor<2>,
+        place: &Place,
+        heads: &Heads,
+    ) -> Result<[Tensor<3>; 3]> {
+        let [Some(k), Some(v)] = self.layers[place.layer].clone() else {
+            unreachable!("buffers are taken out only within `split`")
+        };
+        let table = &self.rotary_table;
+        let (positions, slots) = (place.positions, place.slots);
+        let (n_heads, sections) = (heads.n_heads, &heads.sections[..]);
+        let (q, k, v) = rotary_split(qkv, table, positions, slots, k, v, n_heads, sections)?;
+        Ok([q, k, v])
     }
 
     /// Counts `n` tokens as seen, once every layer has written them.
     pub(crate) fn advance(&mut self, n: usize) {
         self.len += n;
     }
-}
-
-fn write(
-    buffer: &mut Option<Tensor<2>>,
-    rows: Tensor<2>,
-    slots: &Tensor<1, Int>,
-) -> Result<Tensor<2>> {
-    let dest = buffer.take().expect("put back below, unless a shape check failed before");
-    let dest = scatter_rows(dest, rows, slots.clone())?;
-    *buffer = Some(dest.clone());
-    Ok(dest)
 }

@@ -37,6 +37,14 @@ pub enum Error {
         /// Tokens that fit.
         capacity: usize,
     },
+    /// More answers at once than the cache was made for: ask for fewer, or for a larger cache.
+    #[error("{rows} answers at once, the cache has room for {fits}; lower --batch")]
+    BatchTooLarge {
+        /// Answers asked for.
+        rows: usize,
+        /// Answers that fit.
+        fits: usize,
+    },
     /// A token id lies outside the vocabulary: tokenizer and weights belong to different models.
     #[error(
         "token id {id} is outside the vocabulary of {vocab_size}; tokenizer.json belongs to another model"

@@ -1,46 +1,99 @@
 //! Layers that every architecture here is built from.
 
 use globe_format::Source;
-use globe_ops::{Tensor, add_rms_norm, linear, rms_norm, silu_mul, zeros};
+use globe_ops::{
+    Fused, Int, Tensor, gather_rows, linear, packed_gather, packed_linear, rms_norm, silu_mul,
+    zeros,
+};
 
 use crate::Result;
-use crate::weights::Weights;
+use crate::weights::{Matrix, Weights};
 
-/// `x weight^T + bias`.
+/// `x weight^T + bias`, with what stands before and after it.
 pub(crate) struct Linear {
-    weight: Tensor<2>, // [outputs, inputs]
-    bias: Tensor<1>,   // [outputs], zeros if the checkpoint has none
+    weight: Matrix,
+    bias: Option<Tensor<1>>,
 }
 
 impl Linear {
-    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
-        Self::load_part(w, 0, 1).await
-    }
-
-    /// Part `index` of `parts` equal groups of outputs, as a layer of its own.
-    pub(crate) async fn load_part<S: Source>(
-        w: &Weights<'_, S>,
-        index: usize,
-        parts: usize,
-    ) -> Result<Self> {
-        let weight = w.matrix_part("weight", index, parts).await?;
-        let [outputs, _] = weight.dims();
-        let bias = match w.has("bias") {
-            true => w.vector_part("bias", index, parts).await?,
-            false => zeros([outputs], w.device()),
-        };
+    /// The tensors `{name}.weight` and, if the model has it, `{name}.bias`.
+    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
+        let weight = w.matrix(&format!("{name}.weight")).await?;
+        let bias = format!("{name}.bias");
+        let bias = if w.has(&bias) { Some(w.vector(&bias).await?) } else { None };
         Ok(Self { weight, bias })
     }
 
     /// A head that shares the embedding table.
-    pub(crate) fn tied(table: Tensor<2>) -> Self {
-        let [outputs, _] = table.dims();
-        let bias = zeros([outputs], &table.device());
-        Self { weight: table, bias }
+    pub(crate) fn tied(table: &Embedding) -> Self {
+        Self { weight: table.0.clone(), bias: None }
     }
 
+    /// The product alone.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
-        Ok(linear(x, &self.weight, &self.bias)?)
+        self.apply(x, Fused::default())
+    }
+
+    /// The product of the norm of `x`.
+    pub(crate) fn forward_normed(&self, x: Tensor<2>, norm: &RmsNorm) -> Result<Tensor<2>> {
+        self.apply(x, Fused { norm: Some(norm.parts()), ..Fused::default() })
+    }
+
+    /// The product and `residual`.
+    pub(crate) fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Result<Tensor<2>> {
+        self.apply(x, Fused { residual: Some(residual), ..Fused::default() })
+    }
+
+    fn apply(&self, x: Tensor<2>, fused: Fused) -> Result<Tensor<2>> {
+        match &self.weight {
+            Matrix::Packed(weight) => Ok(packed_linear(x, weight, self.bias.as_ref(), fused)?),
+            Matrix::Dense(weight) => dense(x, weight, self.bias.as_ref(), fused),
+        }
+    }
+}
+
+/// The same by the reference kernels, one after the other.
+fn dense(
+    x: Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    fused: Fused,
+) -> Result<Tensor<2>> {
+    let x = match fused.norm {
+        Some((norm, eps)) => rms_norm(x, norm, eps)?,
+        None => x,
+    };
+    let ([rows, _], [outputs, _]) = (x.dims(), weight.dims());
+    let none = zeros([outputs], &x.device());
+    let mut y = linear(x, weight, bias.unwrap_or(&none))?;
+    if fused.swiglu {
+        let pairs = y.reshape([rows, outputs / 2, 2]);
+        let half = |i: usize| {
+            pairs.clone().slice([0..rows, 0..outputs / 2, i..i + 1]).reshape([rows, outputs / 2])
+        };
+        y = silu_mul(half(0), half(1))?;
+    }
+    Ok(match fused.residual {
+        Some(residual) => y + residual,
+        None => y,
+    })
+}
+
+/// Rows of a table by token.
+pub(crate) struct Embedding(Matrix);
+
+impl Embedding {
+    /// The tensor `{name}.weight`.
+    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
+        Ok(Self(w.matrix(&format!("{name}.weight")).await?))
+    }
+
+    /// `ids: [tokens]` within the table, returns `[tokens, hidden]`.
+    pub(crate) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        match &self.0 {
+            Matrix::Dense(table) => gather_rows(table, ids),
+            Matrix::Packed(table) => packed_gather(table, ids),
+        }
     }
 }
 
@@ -51,62 +104,38 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>, eps: f32) -> Result<Self> {
-        Ok(Self { weight: w.vector("weight").await?, eps })
+    /// The tensor `{name}.weight`.
+    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>, name: &str, eps: f32) -> Result<Self> {
+        Ok(Self { weight: w.vector(&format!("{name}.weight")).await?, eps })
     }
 
-    /// The norm of `x + residual` and the sum itself: `(sum, norm)`.
-    pub(crate) fn add(&self, x: Tensor<2>, residual: Tensor<2>) -> Result<(Tensor<2>, Tensor<2>)> {
-        Ok(add_rms_norm(x, residual, &self.weight, self.eps)?)
-    }
-}
-
-/// A residual stream whose last addition is still open, so that the next norm takes it along.
-pub(crate) struct Residual {
-    x: Tensor<2>,
-    open: Option<Tensor<2>>,
-}
-
-impl Residual {
-    pub(crate) fn new(x: Tensor<2>) -> Self {
-        Self { x, open: None }
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        Ok(rms_norm(x, &self.weight, self.eps)?)
     }
 
-    pub(crate) fn with_open(x: Tensor<2>, open: Tensor<2>) -> Self {
-        Self { x, open: Some(open) }
-    }
-
-    /// Closes the addition: the stream and its norm.
-    pub(crate) fn norm(self, norm: &RmsNorm) -> Result<(Tensor<2>, Tensor<2>)> {
-        match self.open {
-            Some(open) => norm.add(self.x, open),
-            None => {
-                let y = rms_norm(self.x.clone(), &norm.weight, norm.eps)?;
-                Ok((self.x, y))
-            }
-        }
+    fn parts(&self) -> (&Tensor<1>, f32) {
+        (&self.weight, self.eps)
     }
 }
 
-/// SwiGLU: down(silu(gate(x)) * up(x)).
+/// SwiGLU: down(silu(gate(x)) * up(x)). Rows of gate and up alternate in one matrix.
 pub(crate) struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    gate_up: Linear,
     down_proj: Linear,
 }
 
 impl Mlp {
-    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
+    pub(crate) async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
         Ok(Self {
-            gate_proj: Linear::load(&w.at("gate_proj")).await?,
-            up_proj: Linear::load(&w.at("up_proj")).await?,
-            down_proj: Linear::load(&w.at("down_proj")).await?,
+            gate_up: Linear::load(w, &format!("{name}.gate_up")).await?,
+            down_proj: Linear::load(w, &format!("{name}.down_proj")).await?,
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
-        let gate = self.gate_proj.forward(x.clone())?; // [tokens, intermediate]
-        let up = self.up_proj.forward(x)?;
-        self.down_proj.forward(silu_mul(gate, up)?) // [tokens, hidden]
+    /// `x + mlp(norm(x))`.
+    pub(crate) fn forward_add(&self, x: Tensor<2>, norm: &RmsNorm) -> Result<Tensor<2>> {
+        let fused = Fused { norm: Some(norm.parts()), residual: None, swiglu: true };
+        let hidden = self.gate_up.apply(x.clone(), fused)?; // [tokens, intermediate]
+        self.down_proj.forward_add(hidden, x) // [tokens, hidden]
     }
 }

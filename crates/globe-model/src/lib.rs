@@ -3,6 +3,7 @@
 //! One file per architecture. A model never opens a file: bytes come through
 //! [`globe_format::Files`], so a folder on disk and one in a browser load alike.
 
+mod batch;
 mod cache;
 mod config;
 mod error;
@@ -14,10 +15,12 @@ mod rope;
 mod vision_layout;
 mod weights;
 
+pub use batch::{Batch, Drawn};
 pub use cache::Cache;
 pub use config::{Config, TextConfig, VisionConfig};
 pub use error::{Error, Result};
-pub use model::{ImageGrid, Model, Summary};
+pub use model::{ImageGrid, Model, StoredAs, Summary};
 pub use qwen2_5_vl::{Qwen2_5Vl, TraceStage};
 pub use rope::{MropePositions, mrope_positions};
 pub use vision_layout::VisionLayout;
+pub use weights::Precision;

@@ -1,9 +1,11 @@
 //! What the engine sees of any architecture.
 
-use globe_format::{Checkpoint, DtypeSummary, Files};
-use globe_ops::{Compute, Int, Tensor};
+use globe_format::packed::{Packed, TensorSpec, is_packed};
+use globe_format::{Checkpoint, DtypeSummary, Files, Source};
+use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
 
-use crate::{Cache, Config, Error, Qwen2_5Vl, Result};
+use crate::weights::{Store, packed_bytes};
+use crate::{Cache, Config, Error, Precision, Qwen2_5Vl, Result};
 
 /// Patch grid of one image: frames, rows and columns of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +48,27 @@ pub struct Summary {
     pub n_tensors: usize,
     /// Parameters in all.
     pub n_parameters: u64,
-    /// Bytes per number format.
-    pub dtypes: Vec<DtypeSummary>,
+    /// Totals per number format.
+    pub formats: Vec<StoredAs>,
     /// Bytes of the weights as stored.
     pub stored_bytes: u64,
     /// Bytes of the weights on the device.
     pub device_bytes: u64,
     /// Bytes of the cache for one token.
     pub cache_bytes_per_token: u64,
+}
+
+/// Tensors of one number format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAs {
+    /// `bf16`, `q4` and so on.
+    pub format: &'static str,
+    /// How many.
+    pub n_tensors: usize,
+    /// Their elements, padding left out.
+    pub n_elements: u64,
+    /// Their bytes, padding and scales included.
+    pub size_bytes: u64,
 }
 
 impl Model {
@@ -65,11 +80,13 @@ impl Model {
     pub async fn load<F: Files>(
         files: &F,
         compute: &Compute,
+        precision: Precision,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let config = Config::load(files).await?;
-        let checkpoint = open_checked(files, &config).await?;
-        Ok(Self::Qwen2_5Vl(Qwen2_5Vl::load(config, &checkpoint, compute, progress).await?))
+        let store = open_checked(files, &config).await?;
+        let model = Qwen2_5Vl::load(config, &store, compute, precision, progress).await?;
+        Ok(Self::Qwen2_5Vl(model))
     }
 
     /// What the folder holds, its names and shapes checked.
@@ -78,21 +95,23 @@ impl Model {
     /// As [`Model::load`].
     pub async fn inspect<F: Files>(files: &F) -> Result<Summary> {
         let config = Config::load(files).await?;
-        let checkpoint = open_checked(files, &config).await?;
-        let n_parameters: u64 = checkpoint
-            .names()
-            .filter_map(|name| checkpoint.info(name))
-            .map(|info| info.n_elements() as u64)
-            .sum();
+        let store = open_checked(files, &config).await?;
+        let specs = Qwen2_5Vl::packed_specs(&config);
+        let n_parameters: usize =
+            specs.iter().flat_map(|spec| &spec.sources).map(|s| s.rows * s.cols).sum();
+        let (n_tensors, formats) = match &store {
+            Store::Checkpoint(checkpoint) => (checkpoint.names().count(), stored(checkpoint)),
+            Store::Packed(packed) => (packed.manifest().tensors.len(), packed_formats(packed)),
+        };
         let text = &config.text;
         let row = 2 * text.n_kv_heads() * text.head_dim() * size_of::<f32>();
         Ok(Summary {
             architecture: Qwen2_5Vl::ARCHITECTURE,
-            n_tensors: checkpoint.names().count(),
-            n_parameters,
-            dtypes: checkpoint.dtype_summary(),
-            stored_bytes: checkpoint.total_bytes(),
-            device_bytes: n_parameters * size_of::<f32>() as u64,
+            n_tensors,
+            n_parameters: n_parameters as u64,
+            stored_bytes: formats.iter().map(|f| f.size_bytes).sum(),
+            device_bytes: device_bytes(&store, &specs),
+            formats,
             cache_bytes_per_token: (text.num_hidden_layers * row) as u64,
             config,
         })
@@ -121,10 +140,17 @@ impl Model {
         Ok(grid.merged(merge)?.iter().product())
     }
 
-    /// An empty cache for `capacity` tokens.
-    pub fn cache(&self, capacity: usize) -> Cache {
+    /// An empty cache for a prompt of `prompt` tokens and `rows` answers of `tail` tokens each.
+    pub fn cache(&self, prompt: usize, tail: usize, rows: usize) -> Cache {
         match self {
-            Self::Qwen2_5Vl(model) => model.cache(capacity),
+            Self::Qwen2_5Vl(model) => model.cache(prompt, tail, rows),
+        }
+    }
+
+    /// Whether answers can be drawn on the device, several at once, by [`crate::Batch`].
+    pub fn can_batch(&self) -> bool {
+        match self {
+            Self::Qwen2_5Vl(model) => model.can_batch(),
         }
     }
 
@@ -164,11 +190,62 @@ impl Model {
             Self::Qwen2_5Vl(model) => model.step(id, cache),
         }
     }
+
+    /// One step of every row of a batch, on the device alone.
+    pub(crate) fn step_batch(
+        &self,
+        state: &BatchState,
+        cache: &Cache,
+        options: &SampleOptions,
+        stop: &[u32],
+    ) -> Result<()> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.step_batch(state, cache, options, stop),
+        }
+    }
 }
 
-async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Checkpoint<F::Source>> {
+async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Store<F::Source>> {
+    if is_packed(files).await? {
+        let packed = Packed::open(files).await?;
+        packed.check(&Qwen2_5Vl::packed_specs(config))?;
+        return Ok(Store::Packed(packed));
+    }
     let checkpoint = Checkpoint::open(files).await?.rename(Qwen2_5Vl::canonical_name)?;
     let ignored = |name: &str| Qwen2_5Vl::is_ignored(config, name);
     checkpoint.check_names(&Qwen2_5Vl::tensor_shapes(config), ignored)?;
-    Ok(checkpoint)
+    Ok(Store::Checkpoint(checkpoint))
+}
+
+fn stored<S: Source>(checkpoint: &Checkpoint<S>) -> Vec<StoredAs> {
+    let row = |d: DtypeSummary| StoredAs {
+        format: d.dtype.name(),
+        n_tensors: d.n_tensors,
+        n_elements: d.n_elements,
+        size_bytes: d.size_bytes,
+    };
+    checkpoint.dtype_summary().into_iter().map(row).collect()
+}
+
+fn packed_formats<S: Source>(packed: &Packed<S>) -> Vec<StoredAs> {
+    let mut rows: Vec<StoredAs> = Vec::new();
+    for tensor in &packed.manifest().tensors {
+        let format = tensor.format.name();
+        let at = rows.iter().position(|row| row.format == format).unwrap_or_else(|| {
+            rows.push(StoredAs { format, n_tensors: 0, n_elements: 0, size_bytes: 0 });
+            rows.len() - 1
+        });
+        rows[at].n_tensors += 1;
+        rows[at].n_elements += tensor.shape.iter().product::<usize>() as u64;
+        rows[at].size_bytes += tensor.size_bytes();
+    }
+    rows
+}
+
+/// Bytes of the weights on an adapter.
+fn device_bytes<S: Source>(store: &Store<S>, specs: &[TensorSpec]) -> u64 {
+    match store {
+        Store::Packed(packed) => packed.manifest().tensors.iter().map(|t| t.size_bytes()).sum(),
+        Store::Checkpoint(checkpoint) => specs.iter().map(|s| packed_bytes(checkpoint, s)).sum(),
+    }
 }

@@ -3,15 +3,17 @@
 //! Field names are checkpoint names. Checkpoints: Qwen2.5-VL-3B, 7B, 72B and their fine-tunes,
 //! GLOBE-Qwen2.5VL-7B among them.
 
-use globe_format::{Checkpoint, Source};
+use globe_format::Source;
 use globe_ops::{
-    Compute, Device, Int, Tensor, attention, gather_rows, gelu, rotary, scatter_rows, tensor_f32,
-    tensor_i32,
+    BatchState, Compute, Device, Int, SampleOptions, StepAttention, Tensor, advance, attention,
+    attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_f32, tensor_i32,
+    zeros,
 };
 
-use crate::layers::{Linear, Mlp, Residual, RmsNorm};
+use crate::cache::{Heads, Place};
+use crate::layers::{Embedding, Linear, Mlp, RmsNorm};
 use crate::rope::rotary_table;
-use crate::weights::Weights;
+use crate::weights::{Precision, Store, Weights};
 use crate::{
     Cache, Config, Error, ImageGrid, Result, TextConfig, VisionConfig, VisionLayout,
     mrope_positions,
@@ -40,6 +42,8 @@ pub type Trace<'a> = dyn FnMut(TraceStage, &Tensor<2>) + 'a;
 pub struct Qwen2_5Vl {
     config: Config,
     device: Device,
+    can_batch: bool,
+    heads: Heads,
     visual: VisionTower,
     model: TextModel,
     lm_head: Linear,
@@ -49,29 +53,32 @@ impl Qwen2_5Vl {
     /// `model_type` in `config.json`.
     pub const ARCHITECTURE: &str = "qwen2_5_vl";
 
-    /// Uploads the weights of a checkpoint whose names and shapes were checked.
+    /// Uploads weights whose names and shapes were checked.
     ///
     /// # Errors
     /// [`Error::Format`] if a tensor is damaged, [`Error::TensorTooLarge`] if one cannot be bound.
-    pub async fn load<S: Source>(
+    pub(crate) async fn load<S: Source>(
         config: Config,
-        checkpoint: &Checkpoint<S>,
+        store: &Store<S>,
         compute: &Compute,
+        precision: Precision,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let w = Weights::new(checkpoint, compute);
+        let w = &Weights::new(store, Self::packed_specs(&config), compute, precision);
         let total = config.vision.depth + config.text.num_hidden_layers;
         let done = config.vision.depth;
-        let (tower, text) = (w.at("visual"), w.at("model"));
-        let visual = VisionTower::load(&tower, &config.vision, &mut |n| progress(n, total)).await?;
-        let model =
-            TextModel::load(&text, &config.text, &mut |n| progress(done + n, total)).await?;
+        let visual = VisionTower::load(w, &config.vision, &mut |n| progress(n, total)).await?;
+        let model = TextModel::load(w, &config.text, &mut |n| progress(done + n, total)).await?;
         let lm_head = if config.tie_word_embeddings {
-            Linear::tied(model.embed_tokens.clone())
+            Linear::tied(&model.embed_tokens)
         } else {
-            Linear::load(&w.at("lm_head")).await?
+            Linear::load(w, "lm_head").await?
         };
-        Ok(Self { config, device: compute.device.clone(), visual, model, lm_head })
+        let heads = text_heads(&config.text);
+        // The step kernels read heads four values at a time.
+        let can_batch = w.is_packed() && heads.head_dim.is_multiple_of(4);
+        let device = compute.device.clone();
+        Ok(Self { config, device, can_batch, heads, visual, model, lm_head })
     }
 
     /// The configuration.
@@ -104,13 +111,19 @@ impl Qwen2_5Vl {
         shapes
     }
 
-    /// An empty cache for `capacity` tokens.
-    pub fn cache(&self, capacity: usize) -> Cache {
+    /// An empty cache for a prompt of `prompt` tokens and `rows` answers of `tail` tokens each.
+    pub fn cache(&self, prompt: usize, tail: usize, rows: usize) -> Cache {
         let cfg = &self.config.text;
-        let head_dim = cfg.head_dim();
+        let (head_dim, capacity) = (cfg.head_dim(), prompt + tail);
         // An image spans at least as many tokens as positions, so none lies past the capacity.
         let table = rotary_table(capacity, head_dim / 2, head_dim, cfg.rope_theta(), &self.device);
-        Cache::new(cfg.num_hidden_layers, cfg.n_kv_heads() * head_dim, capacity, table)
+        let slots = prompt + rows * tail;
+        Cache::new(cfg.num_hidden_layers, &self.heads, slots, capacity, table)
+    }
+
+    /// Whether [`crate::Batch`] can draw answers of this model.
+    pub(crate) fn can_batch(&self) -> bool {
+        self.can_batch
     }
 
     /// Features of the images: `[merged tokens, hidden]`.
@@ -165,9 +178,9 @@ impl Qwen2_5Vl {
         let axes = positions.axes.concat();
         let axes = tensor_i32(axes, [3, ids.len()], &self.device);
         cache.rope_delta = positions.delta;
-        let hidden = self.model.forward(x, axes, cache, &cfg.text, trace)?;
+        let x = self.model.forward(x, axes, cache, &self.heads, &cfg.text, trace)?;
         let last = tensor_i32(vec![ids.len() as i32 - 1], [1], &self.device);
-        self.lm_head.forward(gather_rows(&hidden, last))
+        self.lm_head.forward_normed(gather_rows(&x, last), &self.model.norm)
     }
 
     /// Embeddings of the prompt with the image features in their places: `[tokens, hidden]`.
@@ -181,7 +194,7 @@ impl Qwen2_5Vl {
         }
         let ids = ids.iter().map(|id| *id as i32).collect::<Vec<_>>();
         let n = ids.len();
-        let x = gather_rows(&self.model.embed_tokens, tensor_i32(ids, [n], &self.device));
+        let x = self.model.embed_tokens.forward(tensor_i32(ids, [n], &self.device));
         match images {
             Some(features) => {
                 let slots = tensor_i32(slots, [from_images], &self.device);
@@ -197,11 +210,44 @@ impl Qwen2_5Vl {
     /// [`Error::CacheFull`] with both numbers.
     pub fn step(&self, id: Tensor<1, Int>, cache: &mut Cache) -> Result<Tensor<2>> {
         cache.check_room(1)?;
-        let x = gather_rows(&self.model.embed_tokens, id);
+        let x = self.model.embed_tokens.forward(id);
         let position = cache.len() as i32 + cache.rope_delta;
         let axes = tensor_i32(vec![position; 3], [3, 1], &self.device);
-        let hidden = self.model.forward(x, axes, cache, &self.config.text, &mut |_, _| {})?;
-        self.lm_head.forward(hidden)
+        let cfg = &self.config.text;
+        let x = self.model.forward(x, axes, cache, &self.heads, cfg, &mut |_, _| {})?;
+        self.lm_head.forward_normed(x, &self.model.norm)
+    }
+
+    /// One step of every row of a batch, on the device from token to token: reads `state.tokens`,
+    /// chooses the next ones and moves the state on. It only launches kernels, so it can be recorded.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] if a head does not fit the kernels, or on the CPU path.
+    pub(crate) fn step_batch(
+        &self,
+        state: &BatchState,
+        cache: &Cache,
+        options: &SampleOptions,
+        stop: &[u32],
+    ) -> Result<()> {
+        let cfg = &self.config.text;
+        let mut x = self.model.embed_tokens.forward(state.tokens.clone());
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            x = layer.step(x, i, state, cache, &self.heads, cfg)?;
+        }
+        let logits = self.lm_head.forward_normed(x, &self.model.norm)?;
+        sample(logits, state, options)?;
+        Ok(advance(state, stop)?)
+    }
+}
+
+/// Heads of the language model.
+fn text_heads(cfg: &TextConfig) -> Heads {
+    Heads {
+        n_heads: cfg.num_attention_heads,
+        n_kv_heads: cfg.n_kv_heads(),
+        head_dim: cfg.head_dim(),
+        sections: cfg.mrope_section().to_vec(),
     }
 }
 
@@ -220,13 +266,13 @@ impl VisionTower {
     ) -> Result<Self> {
         let mut blocks = Vec::with_capacity(cfg.depth);
         for i in 0..cfg.depth {
-            blocks.push(VisionBlock::load(&w.at("blocks").at(i)).await?);
+            blocks.push(VisionBlock::load(w, &format!("visual.blocks.{i}")).await?);
             progress(i + 1);
         }
         Ok(Self {
-            patch_embed: Linear::load(&w.at("patch_embed.proj")).await?,
+            patch_embed: Linear::load(w, "visual.patch_embed.proj").await?,
             blocks,
-            merger: PatchMerger::load(&w.at("merger")).await?,
+            merger: PatchMerger::load(w, "visual.merger").await?,
         })
     }
 
@@ -279,19 +325,13 @@ impl VisionTower {
         let x = gather_rows(&x, order); // window order from here on
         trace(TraceStage::PatchEmbed, &x);
 
-        let mut residual = Residual::new(x);
+        let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            let full = cfg.fullatt_block_indexes.contains(&i);
-            let (x, next) = block.forward(residual, full, &ctx)?;
-            if i > 0 {
-                trace(TraceStage::VisionBlock(i - 1), &x);
-            }
-            residual = next;
+            x = block.forward(x, cfg.fullatt_block_indexes.contains(&i), &ctx)?;
+            trace(TraceStage::VisionBlock(i), &x);
         }
-        let (x, normed) = residual.norm(&self.merger.ln_q)?;
-        trace(TraceStage::VisionBlock(self.blocks.len() - 1), &x);
 
-        let merged = self.merger.forward(normed, cfg)?; // [tokens, out_hidden]
+        let merged = self.merger.forward(x, cfg)?; // [tokens, out_hidden]
         let n_tokens = layout.token_places.len();
         let places = tensor_i32(layout.token_places, [n_tokens], &device);
         let merged = gather_rows(&merged, places); // arrival order again
@@ -304,6 +344,7 @@ impl VisionTower {
 struct VisionContext {
     rotary_table: Tensor<2>,
     positions: Tensor<2, Int>,     // [2, patches]
+    slots: Tensor<1, Int>,         // [patches], every patch in its own place
     window_ranges: Tensor<2, Int>, // [patches, 2]
     full_ranges: Tensor<2, Int>,   // [patches, 2]
     n_heads: usize,
@@ -326,22 +367,12 @@ impl VisionContext {
                 device,
             ),
             positions: tensor_i32(layout.positions.concat(), [2, n_patches], device),
+            slots: tensor_i32((0..n_patches as i32).collect(), [n_patches], device),
             window_ranges: ranges(&layout.window_ranges),
             full_ranges: ranges(&layout.full_ranges),
             n_heads: cfg.num_heads,
             head_dim,
         }
-    }
-
-    /// Turns the heads of `x: [patches, hidden]` by their positions.
-    fn rotate(&self, x: Tensor<2>) -> Result<Tensor<3>> {
-        let sections = [self.head_dim / 4; 2];
-        Ok(rotary(self.split(x), &self.rotary_table, self.positions.clone(), &sections)?)
-    }
-
-    fn split(&self, x: Tensor<2>) -> Tensor<3> {
-        let [patches, _] = x.dims();
-        x.reshape([patches, self.n_heads, self.head_dim])
     }
 }
 
@@ -354,53 +385,60 @@ struct VisionBlock {
 }
 
 impl VisionBlock {
-    async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
+    async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
+        let at = |part: &str| format!("{name}.{part}");
         Ok(Self {
-            norm1: RmsNorm::load(&w.at("norm1"), VISION_EPS).await?,
-            norm2: RmsNorm::load(&w.at("norm2"), VISION_EPS).await?,
-            attn: VisionAttention::load(&w.at("attn")).await?,
-            mlp: Mlp::load(&w.at("mlp")).await?,
+            norm1: RmsNorm::load(w, &at("norm1"), VISION_EPS).await?,
+            norm2: RmsNorm::load(w, &at("norm2"), VISION_EPS).await?,
+            attn: VisionAttention::load(w, &at("attn")).await?,
+            mlp: Mlp::load(w, &at("mlp")).await?,
         })
     }
 
-    /// The stream before this block, and the stream after it with its last addition open.
-    fn forward(
-        &self,
-        residual: Residual,
-        full: bool,
-        ctx: &VisionContext,
-    ) -> Result<(Tensor<2>, Residual)> {
-        let (before, normed) = residual.norm(&self.norm1)?;
-        let attended = self.attn.forward(normed, full, ctx)?;
-        let (x, normed) = self.norm2.add(before.clone(), attended)?;
-        Ok((before, Residual::with_open(x, self.mlp.forward(normed)?)))
+    fn forward(&self, x: Tensor<2>, full: bool, ctx: &VisionContext) -> Result<Tensor<2>> {
+        let x = self.attn.forward_add(x, &self.norm1, full, ctx)?;
+        self.mlp.forward_add(x, &self.norm2)
     }
 }
 
 /// Attention within a window or within a frame.
 struct VisionAttention {
-    qkv: [Linear; 3],
+    qkv: Linear,
     proj: Linear,
 }
 
 impl VisionAttention {
-    async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
-        let qkv = w.at("qkv");
-        let part = async |index| Linear::load_part(&qkv, index, 3).await;
-        let qkv = [part(0).await?, part(1).await?, part(2).await?];
-        Ok(Self { qkv, proj: Linear::load(&w.at("proj")).await? })
+    async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
+        Ok(Self {
+            qkv: Linear::load(w, &format!("{name}.qkv")).await?,
+            proj: Linear::load(w, &format!("{name}.proj")).await?,
+        })
     }
 
-    fn forward(&self, x: Tensor<2>, full: bool, ctx: &VisionContext) -> Result<Tensor<2>> {
-        let [patches, hidden] = x.dims();
-        let [q, k, v] = &self.qkv;
-        let q = ctx.rotate(q.forward(x.clone())?)?; // [patches, heads, head_dim]
-        let k = ctx.rotate(k.forward(x.clone())?)?;
-        let v = ctx.split(v.forward(x)?);
+    /// `x + attention(norm(x))`.
+    fn forward_add(
+        &self,
+        x: Tensor<2>,
+        norm: &RmsNorm,
+        full: bool,
+        ctx: &VisionContext,
+    ) -> Result<Tensor<2>> {
+        let ([patches, hidden], device) = (x.dims(), x.device());
+        let qkv = self.qkv.forward_normed(x.clone(), norm)?; // [patches, 3 * hidden]
+        let buffer = || zeros([patches, ctx.n_heads, ctx.head_dim], &device);
+        let (q, k, v) = rotary_split(
+            qkv,
+            &ctx.rotary_table,
+            &ctx.positions,
+            &ctx.slots,
+            buffer(),
+            buffer(),
+            ctx.n_heads,
+            &[ctx.head_dim / 4; 2],
+        )?; // [patches, heads, head_dim]
         let ranges = if full { &ctx.full_ranges } else { &ctx.window_ranges };
-        let scale = (ctx.head_dim as f32).powf(-0.5);
-        let y = attention(q, k, v, ranges.clone(), scale)?;
-        self.proj.forward(y.reshape([patches, hidden]))
+        let y = attention(q, k, v, ranges.clone(), (ctx.head_dim as f32).powf(-0.5))?;
+        self.proj.forward_add(y.reshape([patches, hidden]), x)
     }
 }
 
@@ -411,17 +449,18 @@ struct PatchMerger {
 }
 
 impl PatchMerger {
-    async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
+    async fn load<S: Source>(w: &Weights<'_, S>, name: &str) -> Result<Self> {
+        let linear = async |part: &str| Linear::load(w, &format!("{name}.{part}")).await;
         Ok(Self {
-            ln_q: RmsNorm::load(&w.at("ln_q"), VISION_EPS).await?,
-            mlp: [Linear::load(&w.at("mlp.0")).await?, Linear::load(&w.at("mlp.2")).await?],
+            ln_q: RmsNorm::load(w, &format!("{name}.ln_q"), VISION_EPS).await?,
+            mlp: [linear("mlp.0").await?, linear("mlp.2").await?],
         })
     }
 
-    fn forward(&self, normed: Tensor<2>, cfg: &VisionConfig) -> Result<Tensor<2>> {
-        let [patches, hidden] = normed.dims();
+    fn forward(&self, x: Tensor<2>, cfg: &VisionConfig) -> Result<Tensor<2>> {
+        let [patches, hidden] = x.dims();
         let area = cfg.merge_area();
-        let x = normed.reshape([patches / area, hidden * area]);
+        let x = self.ln_q.forward(x)?.reshape([patches / area, hidden * area]);
         let [first, second] = &self.mlp;
         second.forward(gelu(first.forward(x)?))
     }
@@ -429,7 +468,7 @@ impl PatchMerger {
 
 /// Token embeddings to hidden states.
 struct TextModel {
-    embed_tokens: Tensor<2>, // [vocab, hidden]
+    embed_tokens: Embedding,
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
 }
@@ -442,13 +481,13 @@ impl TextModel {
     ) -> Result<Self> {
         let mut layers = Vec::with_capacity(cfg.num_hidden_layers);
         for i in 0..cfg.num_hidden_layers {
-            layers.push(DecoderLayer::load(&w.at("layers").at(i), cfg).await?);
+            layers.push(DecoderLayer::load(w, &format!("model.layers.{i}"), cfg).await?);
             progress(i + 1);
         }
         Ok(Self {
-            embed_tokens: w.at("embed_tokens").matrix("weight").await?,
+            embed_tokens: Embedding::load(w, "model.embed_tokens").await?,
             layers,
-            norm: RmsNorm::load(&w.at("norm"), cfg.rms_norm_eps).await?,
+            norm: RmsNorm::load(w, "model.norm", cfg.rms_norm_eps).await?,
         })
     }
 
@@ -480,124 +519,99 @@ impl TextModel {
         shapes
     }
 
-    /// Hidden states of the next tokens after the final norm: `[tokens, hidden]`.
+    /// Residual stream of the next tokens before the final norm: `[tokens, hidden]`.
     fn forward(
         &self,
         x: Tensor<2>,
         positions: Tensor<2, Int>,
         cache: &mut Cache,
+        heads: &Heads,
         cfg: &TextConfig,
         trace: &mut Trace,
     ) -> Result<Tensor<2>> {
-        let [tokens, _] = x.dims();
-        let device = x.device();
+        let ([tokens, _], device) = (x.dims(), x.device());
         let slots = cache.slots(tokens, &device);
         let everything = cache.ranges(tokens, None, &device);
-        let mut residual = Residual::new(x);
+        let mut x = x;
         for (i, layer) in self.layers.iter().enumerate() {
             let ranges = match cfg.window_of(i) {
                 Some(window) => cache.ranges(tokens, Some(window), &device),
                 None => everything.clone(),
             };
-            let place = Place { layer: i, positions: &positions, slots: &slots, ranges };
-            let (before, next) = layer.forward(residual, place, cache, cfg)?;
-            if i > 0 {
-                trace(TraceStage::TextLayer(i - 1), &before);
-            }
-            residual = next;
+            let place = Place { layer: i, positions: &positions, slots: &slots };
+            x = layer.forward(x, place, ranges, cache, heads)?;
+            trace(TraceStage::TextLayer(i), &x);
         }
         cache.advance(tokens);
-        let (x, normed) = residual.norm(&self.norm)?;
-        trace(TraceStage::TextLayer(self.layers.len() - 1), &x);
-        Ok(normed)
+        Ok(x)
     }
-}
-
-/// Where the tokens of one forward pass stand.
-struct Place<'a> {
-    layer: usize,
-    positions: &'a Tensor<2, Int>, // [3, tokens]
-    slots: &'a Tensor<1, Int>,     // [tokens], rows of the cache
-    ranges: Tensor<2, Int>,        // [tokens, 2], keys each token reads
 }
 
 /// One layer of the language model.
 struct DecoderLayer {
     input_layernorm: RmsNorm,
     post_attention_layernorm: RmsNorm,
-    self_attn: Attention,
+    qkv: Linear,
+    o_proj: Linear,
     mlp: Mlp,
 }
 
 impl DecoderLayer {
-    async fn load<S: Source>(w: &Weights<'_, S>, cfg: &TextConfig) -> Result<Self> {
-        let norm = async |name: &str| RmsNorm::load(&w.at(name), cfg.rms_norm_eps).await;
+    async fn load<S: Source>(w: &Weights<'_, S>, name: &str, cfg: &TextConfig) -> Result<Self> {
+        let at = |part: &str| format!("{name}.{part}");
+        let norm = async |part: &str| RmsNorm::load(w, &at(part), cfg.rms_norm_eps).await;
         Ok(Self {
             input_layernorm: norm("input_layernorm").await?,
             post_attention_layernorm: norm("post_attention_layernorm").await?,
-            self_attn: Attention::load(&w.at("self_attn")).await?,
-            mlp: Mlp::load(&w.at("mlp")).await?,
+            qkv: Linear::load(w, &at("self_attn.qkv")).await?,
+            o_proj: Linear::load(w, &at("self_attn.o_proj")).await?,
+            mlp: Mlp::load(w, &at("mlp")).await?,
         })
     }
 
-    /// The stream before this layer, and the stream after it with its last addition open.
-    fn forward(
-        &self,
-        residual: Residual,
-        place: Place,
-        cache: &mut Cache,
-        cfg: &TextConfig,
-    ) -> Result<(Tensor<2>, Residual)> {
-        let (before, normed) = residual.norm(&self.input_layernorm)?;
-        let attended = self.self_attn.forward(normed, place, cache, cfg)?;
-        let (x, normed) = self.post_attention_layernorm.add(before.clone(), attended)?;
-        Ok((before, Residual::with_open(x, self.mlp.forward(normed)?)))
-    }
-}
-
-/// Causal attention with grouped heads over the cache.
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-}
-
-impl Attention {
-    async fn load<S: Source>(w: &Weights<'_, S>) -> Result<Self> {
-        Ok(Self {
-            q_proj: Linear::load(&w.at("q_proj")).await?,
-            k_proj: Linear::load(&w.at("k_proj")).await?,
-            v_proj: Linear::load(&w.at("v_proj")).await?,
-            o_proj: Linear::load(&w.at("o_proj")).await?,
-        })
-    }
-
+    /// Some tokens after those in the cache, each with the keys in its range: `[tokens, hidden]`.
     fn forward(
         &self,
         x: Tensor<2>,
         place: Place,
+        ranges: Tensor<2, Int>, // [tokens, 2]
         cache: &mut Cache,
+        heads: &Heads,
+    ) -> Result<Tensor<2>> {
+        let qkv = self.qkv.forward_normed(x.clone(), &self.input_layernorm)?;
+        let [q, k, v] = cache.split(qkv, &place, heads)?;
+        let y = attention(q, k, v, ranges, scale(heads))?;
+        self.finish(x, y, heads)
+    }
+
+    /// One token of every row of a batch: `[rows, hidden]`.
+    fn step(
+        &self,
+        x: Tensor<2>,
+        layer: usize,
+        state: &BatchState,
+        cache: &Cache,
+        heads: &Heads,
         cfg: &TextConfig,
     ) -> Result<Tensor<2>> {
-        let [tokens, _] = x.dims();
-        let (n_heads, n_kv_heads, head_dim) =
-            (cfg.num_attention_heads, cfg.n_kv_heads(), cfg.head_dim());
-        let sections = cfg.mrope_section();
-        let rotate = |x: Tensor<2>, heads: usize| {
-            let x = x.reshape([tokens, heads, head_dim]);
-            rotary(x, &cache.rotary_table, place.positions.clone(), &sections)
-        };
-        let q = rotate(self.q_proj.forward(x.clone())?, n_heads)?;
-        let k = rotate(self.k_proj.forward(x.clone())?, n_kv_heads)?;
-        let v = self.v_proj.forward(x)?; // [tokens, n_kv_heads * head_dim]
-
-        let k = k.reshape([tokens, n_kv_heads * head_dim]);
-        let capacity = cache.capacity();
-        let [k, v] = cache
-            .write(place.layer, k, v, place.slots)?
-            .map(|buffer| buffer.reshape([capacity, n_kv_heads, head_dim]));
-        let y = attention(q, k, v, place.ranges, (head_dim as f32).powf(-0.5))?;
-        self.o_proj.forward(y.reshape([tokens, n_heads * head_dim]))
+        let qkv = self.qkv.forward_normed(x.clone(), &self.input_layernorm)?;
+        let place = Place { layer, positions: &state.positions, slots: &state.slots };
+        let [q, k, v] = cache.split_in_place(qkv, &place, heads)?;
+        let (window, max_keys) = (cfg.window_of(layer), cache.capacity());
+        let plan = StepAttention { scale: scale(heads), window, max_keys };
+        let y = attention_step(q, k, v, &state.places, plan)?;
+        self.finish(x, y, heads)
     }
+
+    /// What follows the attention `y: [tokens, n_heads, head_dim]`.
+    fn finish(&self, x: Tensor<2>, y: Tensor<3>, heads: &Heads) -> Result<Tensor<2>> {
+        let [tokens, _] = x.dims();
+        let y = y.reshape([tokens, heads.n_heads * heads.head_dim]);
+        let x = self.o_proj.forward_add(y, x)?;
+        self.mlp.forward_add(x, &self.post_attention_layernorm)
+    }
+}
+
+fn scale(heads: &Heads) -> f32 {
+    (heads.head_dim as f32).powf(-0.5)
 }

@@ -1,91 +1,323 @@
-//! The one path from a checkpoint to tensors on the device.
+//! The one path from stored weights to tensors on the device.
 
-use globe_format::{Checkpoint, Source};
-use globe_ops::{Compute, Device, Tensor, tensor_f32};
+use std::collections::BTreeMap;
+
+use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec};
+use globe_format::{Checkpoint, Dtype, Source, dequantize, quantize};
+use globe_ops::{Compute, PackedMatrix, Tensor, WeightFormat, flush, tensor_f32};
 
 use crate::{Error, Result};
 
-/// Tensors under one prefix of a checkpoint.
+/// f32 values that are converted at once: 4 MiB of them, so that no second copy of a matrix exists.
+const CHUNK_VALUES: usize = 1 << 20;
+/// Bytes of one binding that every WebGPU adapter allows.
+const PART_BYTES: u64 = 128 << 20;
+
+/// How weights are held on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are stored, in blocks that the fast kernels read; plain f32 on the CPU path.
+    #[default]
+    Stored,
+    /// Plain f32 for the reference kernels, whatever is stored.
+    Reference,
+}
+
+/// A matrix on the device.
+#[derive(Clone)]
+pub(crate) enum Matrix {
+    /// `[rows, cols]` for the reference kernels.
+    Dense(Tensor<2>),
+    /// For the fast kernels.
+    Packed(PackedMatrix),
+}
+
+/// Where weights are read from.
+pub(crate) enum Store<S> {
+    /// A Hugging Face folder.
+    Checkpoint(Checkpoint<S>),
+    /// A folder made by `globe convert`.
+    Packed(Packed<S>),
+}
+
+/// Named tensors of a model, each made of one or more tensors of a checkpoint.
 pub(crate) struct Weights<'a, S> {
-    checkpoint: &'a Checkpoint<S>,
+    store: &'a Store<S>,
+    specs: BTreeMap<String, TensorSpec>,
     compute: &'a Compute,
-    prefix: String,
+    dense: bool,
 }
 
 impl<'a, S: Source> Weights<'a, S> {
     /// All tensors. Names and shapes must have been checked before.
-    pub(crate) fn new(checkpoint: &'a Checkpoint<S>, compute: &'a Compute) -> Self {
-        Self { checkpoint, compute, prefix: String::new() }
+    pub(crate) fn new(
+        store: &'a Store<S>,
+        specs: Vec<TensorSpec>,
+        compute: &'a Compute,
+        precision: Precision,
+    ) -> Self {
+        let specs = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+        let dense = precision == Precision::Reference || !compute.is_gpu();
+        Self { store, specs, compute, dense }
     }
 
-    /// The tensors below `name`.
-    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
-        let prefix = self.name(&name.to_string());
-        Self { checkpoint: self.checkpoint, compute: self.compute, prefix }
-    }
-
-    fn name(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
-    }
-
-    /// A tensor as a matrix: the first dimension by all others.
-    pub(crate) async fn matrix(&self, name: &str) -> Result<Tensor<2>> {
-        self.matrix_part(name, 0, 1).await
-    }
-
-    /// Part `index` of `parts` equal groups of rows of a matrix.
-    pub(crate) async fn matrix_part(
-        &self,
-        name: &str,
-        index: usize,
-        parts: usize,
-    ) -> Result<Tensor<2>> {
-        let rows = self.shape(name).first().copied().unwrap_or(1) / parts;
-        let values = self.read_part(name, index, parts).await?;
-        let columns = values.len() / rows.max(1);
-        Ok(tensor_f32(values, [rows, columns], &self.compute.device))
-    }
-
-    /// A tensor as a vector.
-    pub(crate) async fn vector(&self, name: &str) -> Result<Tensor<1>> {
-        self.vector_part(name, 0, 1).await
-    }
-
-    /// Part `index` of `parts` equal groups of elements of a vector.
-    pub(crate) async fn vector_part(
-        &self,
-        name: &str,
-        index: usize,
-        parts: usize,
-    ) -> Result<Tensor<1>> {
-        let values = self.read_part(name, index, parts).await?;
-        let len = values.len();
-        Ok(tensor_f32(values, [len], &self.compute.device))
-    }
-
-    /// Whether the checkpoint has this tensor.
+    /// Whether the model has this tensor.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.checkpoint.info(&self.name(name)).is_some()
+        self.specs.contains_key(name)
     }
 
-    /// Where tensors live.
-    pub(crate) fn device(&self) -> &Device {
-        &self.compute.device
+    /// Whether matrices are packed for the fast kernels.
+    pub(crate) fn is_packed(&self) -> bool {
+        !self.dense
     }
 
-    fn shape(&self, name: &str) -> &[usize] {
-        self.checkpoint.info(&self.name(name)).map_or(&[], |info| &info.shape)
+    /// A vector: a norm or a bias.
+    pub(crate) async fn vector(&self, name: &str) -> Result<Tensor<1>> {
+        let spec = self.spec(name);
+        let values = match self.store {
+            Store::Checkpoint(checkpoint) => read_rows(checkpoint, spec, 0, spec.rows).await?,
+            Store::Packed(packed) => unpacked(packed, packed.tensor(name)?).await?,
+        };
+        self.upload(values, [spec.rows])
     }
 
-    async fn read_part(&self, name: &str, index: usize, parts: usize) -> Result<Vec<f32>> {
-        let elements = self.shape(name).iter().product::<usize>();
-        let name = self.name(name);
-        let size_bytes = 4 * (elements / parts) as u64;
+    /// A matrix.
+    pub(crate) async fn matrix(&self, name: &str) -> Result<Matrix> {
+        let spec = self.spec(name);
+        match self.store {
+            _ if self.dense => self.dense(spec).await,
+            Store::Checkpoint(checkpoint) => self.pack(checkpoint, spec).await,
+            Store::Packed(packed) => self.packed(packed, packed.tensor(name)?).await,
+        }
+    }
+
+    async fn dense(&self, spec: &TensorSpec) -> Result<Matrix> {
+        let size_bytes = 4 * (spec.rows * spec.cols) as u64;
         let limit_bytes = self.compute.max_binding_bytes;
         if size_bytes > limit_bytes {
+            let name = spec.name.clone();
             return Err(Error::TensorTooLarge { name, size_bytes, limit_bytes });
         }
-        let range = index * elements / parts..(index + 1) * elements / parts;
-        Ok(self.checkpoint.read_f32_range(&name, range).await?)
+        let values = match self.store {
+            Store::Checkpoint(checkpoint) => read_rows(checkpoint, spec, 0, spec.rows).await?,
+            Store::Packed(packed) => unpacked(packed, packed.tensor(&spec.name)?).await?,
+        };
+        Ok(Matrix::Dense(self.upload(values, [spec.rows, spec.cols])?))
+    }
+
+    /// Moves one tensor to the device before the next is read.
+    fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Result<Tensor<D>> {
+        let tensor = tensor_f32(values, shape, &self.compute.device);
+        flush(&self.compute.device)?;
+        Ok(tensor)
+    }
+
+    /// A matrix as a packed folder holds it.
+    async fn packed(&self, packed: &Packed<S>, tensor: &PackedTensor) -> Result<Matrix> {
+        let format = kernel_format(tensor.format);
+        let mut matrix = PackedMatrix::new(format, tensor.cols(), self.compute);
+        for Part { rows, words, scales, .. } in &tensor.parts {
+            let words = packed.read(*words).await?.into_owned();
+            let scales = match scales {
+                Some(scales) => packed.read(*scales).await?.into_owned(),
+                None => Vec::new(),
+            };
+            matrix.push_part(*rows, words, scales, self.compute)?;
+        }
+        Ok(Matrix::Packed(matrix))
+    }
+
+    /// A matrix put together from a checkpoint.
+    async fn pack(&self, checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> Result<Matrix> {
+        let format = stored_format(checkpoint, spec);
+        let row_bytes = PackedMatrix::row_bytes(format, spec.cols);
+        let limit = self.compute.max_binding_bytes.min(PART_BYTES);
+        // Pairs of rows stay together for SwiGLU.
+        let part_rows = (limit as usize / row_bytes / 2 * 2).max(2);
+        let chunk_rows = (CHUNK_VALUES / spec.cols).max(1);
+        let mut matrix = PackedMatrix::new(format, spec.cols, self.compute);
+        let mut first = 0;
+        while first < spec.rows {
+            let end = spec.rows.min(first + part_rows);
+            let mut words = Vec::with_capacity((end - first) * row_bytes);
+            while first < end {
+                let rows = chunk_rows.min(end - first);
+                let values = read_rows(checkpoint, spec, first, rows).await?;
+                pack(&values, rows, spec.cols, format, &mut words);
+                first += rows;
+            }
+            matrix.push_part(words.len() / row_bytes, words, Vec::new(), self.compute)?;
+        }
+        Ok(Matrix::Packed(matrix))
+    }
+
+    fn spec(&self, name: &str) -> &TensorSpec {
+        self.specs.get(name).expect("a model asks only for the tensors that it lists")
+    }
+}
+
+/// The narrowest format that holds every source exactly.
+fn stored_format<S: Source>(checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> WeightFormat {
+    let dtype = |name: &str| checkpoint.info(name).map(|info| info.dtype);
+    let all = |wanted| spec.sources.iter().all(|s| dtype(&s.name) == Some(wanted));
+    if all(Dtype::Bf16) {
+        WeightFormat::Bf16
+    } else if all(Dtype::F16) {
+        WeightFormat::F16
+    } else {
+        WeightFormat::F32
+    }
+}
+
+/// Bytes of a tensor on an adapter.
+pub(crate) fn packed_bytes<S: Source>(checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> u64 {
+    if spec.class == Class::Vector {
+        return 4 * spec.rows as u64;
+    }
+    let format = stored_format(checkpoint, spec);
+    (spec.rows * PackedMatrix::row_bytes(format, spec.cols)) as u64
+}
+
+/// The kernels' name of a format.
+fn kernel_format(format: globe_format::WeightFormat) -> WeightFormat {
+    match format {
+        globe_format::WeightFormat::Q4 => WeightFormat::Q4,
+        globe_format::WeightFormat::Q8 => WeightFormat::Q8,
+        globe_format::WeightFormat::F16 => WeightFormat::F16,
+        globe_format::WeightFormat::F32 => WeightFormat::F32,
+    }
+}
+
+/// All values of a packed tensor, row-major.
+async fn unpacked<S: Source>(packed: &Packed<S>, tensor: &PackedTensor) -> Result<Vec<f32>> {
+    let words = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|w| u32::from_le_bytes(*w)).collect();
+    let mut values = Vec::new();
+    for part in &tensor.parts {
+        let stored: Vec<u32> = words(&packed.read(part.words).await?);
+        if tensor.is_vector() {
+            values.extend(stored[..part.rows].iter().map(|word| f32::from_bits(*word)));
+            continue;
+        }
+        let scales: Vec<u16> = match part.scales {
+            None => Vec::new(),
+            Some(scales) => {
+                let bytes = packed.read(scales).await?;
+                bytes.as_chunks().0.iter().map(|half| u16::from_le_bytes(*half)).collect()
+            }
+        };
+        let (rows, cols, format) = (part.rows, tensor.cols(), tensor.format);
+        let part = dequantize(format, &stored, &scales, rows, cols);
+        values.extend(part.expect("the manifest gives every part its size"));
+    }
+    Ok(values)
+}
+
+/// Some rows of a tensor, put together from its sources: `[rows, cols]`.
+async fn read_rows<S: Source>(
+    checkpoint: &Checkpoint<S>,
+    spec: &TensorSpec,
+    first: usize,
+    rows: usize,
+) -> Result<Vec<f32>> {
+    let read = async |run: &Run| -> Result<Vec<f32>> {
+        let source = &spec.sources[run.source];
+        let range = run.first * source.cols..(run.first + run.n) * source.cols;
+        Ok(checkpoint.read_f32_range(&source.name, range).await?)
+    };
+    let runs = runs(spec, first, rows);
+    if let [run] = &runs[..]
+        && run.step == 1
+        && run.n == rows
+        && spec.sources[run.source].cols == spec.cols
+    {
+        return read(run).await; // the common case, without a copy
+    }
+    let mut values = vec![0.0; rows * spec.cols];
+    for run in &runs {
+        let cols = spec.sources[run.source].cols;
+        for (i, row) in read(run).await?.chunks_exact(cols).enumerate() {
+            let at = (run.at + i * run.step) * spec.cols;
+            values[at..at + cols].copy_from_slice(row);
+        }
+    }
+    Ok(values)
+}
+
+/// Consecutive rows of one source and where they go.
+#[derive(Debug, PartialEq)]
+struct Run {
+    source: usize,
+    first: usize,
+    n: usize,
+    at: usize,
+    step: usize,
+}
+
+/// The rows `first .. first + rows` of a tensor, gathered by source. Rows of zeros are in none.
+fn runs(spec: &TensorSpec, first: usize, rows: usize) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for at in 0..rows {
+        let Some((source, row)) = spec.source_row(first + at) else { continue };
+        match runs.iter_mut().find(|run| run.source == source) {
+            Some(run) => {
+                if run.n == 1 {
+                    run.step = at - run.at;
+                }
+                run.n += 1;
+            }
+            None => runs.push(Run { source, first: row, n: 1, at, step: 1 }),
+        }
+    }
+    runs
+}
+
+/// Appends rows as little-endian words.
+fn pack(values: &[f32], rows: usize, cols: usize, format: WeightFormat, out: &mut Vec<u8>) {
+    let width = cols.next_multiple_of(globe_ops::BLOCK);
+    let stored = match format {
+        WeightFormat::F16 => globe_format::WeightFormat::F16,
+        WeightFormat::Bf16 => {
+            for row in values.chunks_exact(cols) {
+                for x in row {
+                    // Sources are bf16: the low half is zero.
+                    out.extend_from_slice(&((x.to_bits() >> 16) as u16).to_le_bytes());
+                }
+                out.resize(out.len() + 2 * (width - cols), 0);
+            }
+            return;
+        }
+        _ => globe_format::WeightFormat::F32,
+    };
+    let packed = quantize(stored, values, rows, cols);
+    let packed = packed.expect("values read from a checkpoint are finite and fit their own format");
+    out.extend(packed.words.iter().flat_map(|word| word.to_le_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use globe_format::packed::SourceRows;
+
+    use super::*;
+
+    fn source(name: &str, rows: usize, padded_rows: usize) -> SourceRows {
+        SourceRows { name: name.into(), rows, cols: 2, padded_rows }
+    }
+
+    #[test]
+    fn alternating_rows_are_two_runs_with_a_step() {
+        let sources = vec![source("gate", 3, 4), source("up", 3, 4)];
+        let spec = TensorSpec::interleave("gate_up", Class::Text, sources);
+        let run = |source, first, n, at| Run { source, first, n, at, step: 2 };
+        assert_eq!(runs(&spec, 0, 8), [run(0, 0, 3, 0), run(1, 0, 3, 1)]);
+        assert_eq!(runs(&spec, 2, 4), [run(0, 1, 2, 0), run(1, 1, 2, 1)]);
+    }
+
+    #[test]
+    fn stacked_rows_follow_each_other() {
+        let sources = vec![source("q", 2, 2), source("k", 1, 1)];
+        let spec = TensorSpec::stack("qk", Class::Text, sources);
+        let run = |source, first, n, at| Run { source, first, n, at, step: 1 };
+        assert_eq!(runs(&spec, 0, 3), [run(0, 0, 2, 0), run(1, 0, 1, 2)]);
+        assert_eq!(runs(&spec, 1, 1), [run(0, 1, 1, 0)]);
     }
 }

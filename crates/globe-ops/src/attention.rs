@@ -35,23 +35,24 @@ pub trait AttentionOps: Backend {
         let v = Self::float_permute(v, &[1, 0, 2]); // [n_kv_heads, keys, head_dim]
         let step = (MAX_SCORES / (n_heads * keys).max(1)).clamp(1, tokens.max(1));
         let parts = (0..tokens).step_by(step).map(|start| {
-            let rows = || (start..tokens.min(start + step)).into();
-            let q =
-                Self::float_slice(q.clone(), &[rows(), (0..n_heads).into(), (0..head_dim).into()]);
-            let ranges = Self::int_slice(ranges.clone(), &[rows(), (0..2).into()]);
-            attend::<Self>(q, k.clone(), v.clone(), ranges, scale)
+            let rows = start..tokens.min(start + step);
+            let all = [rows.clone().into(), (0..n_heads).into(), (0..head_dim).into()];
+            let q = Self::float_slice(q.clone(), &all);
+            let ranges = Self::int_slice(ranges.clone(), &[rows.clone().into(), (0..2).into()]);
+            let visible = key_mask::<Self>(ranges, rows.len(), keys);
+            attend::<Self>(q, k.clone(), v.clone(), visible, scale)
         });
         Self::float_cat(parts.collect(), 0)
     }
 }
 
 /// Attention with all scores at once. `q: [tokens, n_heads, head_dim]`,
-/// `k: [n_kv_heads, head_dim, keys]`, `v: [n_kv_heads, keys, head_dim]`, `ranges: [tokens, 2]`.
-fn attend<B: Backend>(
+/// `k: [n_kv_heads, head_dim, keys]`, `v: [n_kv_heads, keys, head_dim]`, `visible: [tokens, keys]`.
+pub(crate) fn attend<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    ranges: IntTensor<B>,
+    visible: BoolTensor<B>,
     scale: f32,
 ) -> FloatTensor<B> {
     let [tokens, n_heads, head_dim] = q.shape().dims();
@@ -65,7 +66,7 @@ fn attend<B: Backend>(
     let q = B::float_reshape(q, [n_kv_heads, rows, head_dim].into());
     let scores = B::float_mul_scalar(B::float_matmul(q, k), scale.into());
 
-    let visible = B::bool_reshape(key_mask::<B>(ranges, tokens, keys), [tokens, 1, keys].into());
+    let visible = B::bool_reshape(visible, [tokens, 1, keys].into());
     let visible = B::bool_expand(visible, [tokens, group, keys].into());
     let visible = B::bool_reshape(visible, [1, rows, keys].into());
     let visible = B::bool_expand(visible, [n_kv_heads, rows, keys].into());

@@ -1,12 +1,37 @@
 //! Choosing and opening the device that tensors live on.
 
 use burn::tensor::wgpu::wgpu;
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::{Device, DeviceKind, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, tensor_f32};
 
-/// Dispatches gathered into one submission before the queue sees them.
-const TASKS_MAX: usize = 64;
+/// Dispatches gathered into one submission: more than a decode step has, so that one is one.
+const TASKS_MAX: usize = 1024;
+/// Environment variable that forces the kernels of packed matrices: `lanes` or `teams`.
+const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
+
+/// Which kernels multiply by packed matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A weight row per lane, inputs broadcast within the subgroup: fastest on software adapters.
+    Lanes,
+    /// 32 lanes walk a weight row together, tiles for many rows: for GPUs, and runs everywhere.
+    Teams,
+}
+
+impl Variant {
+    /// What suits the adapter, unless the environment asks for another that it can run.
+    fn choose(adapter: &Adapter) -> Self {
+        let can_run_lanes = adapter.features.subgroups && adapter.subgroup_size == (8, 8);
+        let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
+        match wanted.as_str() {
+            "teams" => Self::Teams,
+            "lanes" if can_run_lanes => Self::Lanes,
+            _ if can_run_lanes && adapter.software => Self::Lanes,
+            _ => Self::Teams,
+        }
+    }
+}
 
 /// Which processor computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +76,15 @@ pub struct Adapter {
     pub max_binding_bytes: u64,
     /// Whether shaders may use f16, subgroups and timestamps.
     pub features: AdapterFeatures,
+    /// Fewest and most invocations of a subgroup.
+    pub subgroup_size: (u32, u32),
+}
+
+impl Adapter {
+    /// Which kernels multiply by packed matrices on it.
+    pub fn variant(&self) -> Variant {
+        Variant::choose(self)
+    }
 }
 
 /// Optional abilities that faster kernel variants use.
@@ -85,6 +119,7 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         },
+        subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
     }
 }
 
@@ -97,6 +132,8 @@ pub struct Compute {
     pub name: String,
     /// Largest buffer a kernel can bind, bytes.
     pub max_binding_bytes: u64,
+    pub(crate) variant: Variant,
+    pub(crate) nothing: [Tensor<1>; 3],
     wgpu: Option<wgpu::Device>,
 }
 
@@ -104,8 +141,26 @@ impl Compute {
     /// The oracle of every kernel in plain Rust.
     #[cfg(feature = "flex")]
     pub fn cpu() -> Self {
-        let name = "cpu (reference kernels)".into();
-        Self { device: Device::flex(), name, max_binding_bytes: u64::MAX, wgpu: None }
+        let (device, name) = (Device::flex(), "cpu (reference kernels)".into());
+        let nothing = nothing(&device);
+        let (max_binding_bytes, variant) = (u64::MAX, Variant::Teams);
+        Self { device, name, max_binding_bytes, variant, nothing, wgpu: None }
+    }
+
+    /// Whether tensors live on an adapter, which replays graphs and chooses tokens.
+    pub fn is_gpu(&self) -> bool {
+        self.wgpu.is_some()
+    }
+
+    /// Which kernels multiply by packed matrices.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// The same device with other kernels for packed matrices. [`Variant::Lanes`] runs only where
+    /// subgroups have exactly 8 invocations.
+    pub fn with_variant(self, variant: Variant) -> Self {
+        Self { variant, ..self }
     }
 
     /// The same device, taken to bind no more than this many bytes.
@@ -155,12 +210,21 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
         .init_with_setup_async()
         .await
         .map_err(|e| Error::NoAdapter { wanted, reason: e.to_string() })?;
+    let adapter = describe(&setup.adapter);
     Ok(Compute {
+        nothing: nothing(&device),
         device,
-        name: setup.adapter.get_info().name,
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
+        variant: adapter.variant(),
+        name: adapter.name,
         wgpu: Some(setup.device),
     })
+}
+
+/// Buffers for bindings that a call leaves out.
+fn nothing(device: &Device) -> [Tensor<1>; 3] {
+    // Four floats: some bindings are arrays of vec4.
+    std::array::from_fn(|_| tensor_f32(vec![0.0; 4], [4], device))
 }
 
 /// The browser hands out one adapter and does not say what it is.

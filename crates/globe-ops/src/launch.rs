@@ -8,7 +8,7 @@ use burn::backend::wgpu::{
 use burn::tensor::{DType, Shape};
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
-use globe_shaders::Kernel;
+use globe_shaders::Program;
 
 /// Workgroups along one axis of a dispatch, the limit of every WebGPU adapter.
 const MAX_GROUPS: u32 = 65_535;
@@ -22,7 +22,7 @@ pub fn dispatch_count() -> u64 {
     DISPATCHES.load(Ordering::Relaxed)
 }
 
-struct Source(Kernel);
+struct Source(Program);
 
 impl KernelSource for Source {
     fn source(&self) -> SourceTemplate {
@@ -69,8 +69,13 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// Records one dispatch of `kernel`; buffers bind in order, the parameters last.
-pub(crate) fn launch(kernel: Kernel, tensors: &[&CubeTensor], params: &[u32], groups: [u32; 3]) {
+/// Records one dispatch of `program`; buffers bind in order, the parameters last.
+pub(crate) fn launch(
+    program: impl Into<Program>,
+    tensors: &[&CubeTensor],
+    params: &[u32],
+    groups: [u32; 3],
+) {
     DISPATCHES.fetch_add(1, Ordering::Relaxed);
     let info = params
         .chunks(2)
@@ -79,7 +84,7 @@ pub(crate) fn launch(kernel: Kernel, tensors: &[&CubeTensor], params: &[u32], gr
     let buffers = tensors.iter().map(|t| t.handle.clone().binding()).collect();
     let [x, y, z] = groups;
     tensors[0].client.launch(
-        Box::new(SourceKernel::new(Source(kernel), CubeDim::new_1d(WG))),
+        Box::new(SourceKernel::new(Source(program.into()), CubeDim::new_1d(WG))),
         CubeCount::Static(x, y, z),
         KernelArguments::new().with_buffers(buffers).with_info(MetadataBindingInfo::custom(info)),
     );

@@ -5,36 +5,49 @@
 //! `CubeBackend` method, which launches the kernel of the same name; and a checked function on
 //! tensors. All tensors are f32 or i32, row-major and contiguous.
 
-mod add_rms_norm;
-mod argmax;
+mod advance;
 mod attention;
+mod attention_step;
 #[cfg(feature = "autodiff")]
 mod autodiff;
+mod capture;
 mod device;
 mod error;
 mod gather_rows;
 mod gelu;
 mod launch;
 mod linear;
+mod packed;
+mod packed_gather;
+mod packed_linear;
 mod rms_norm;
 mod rotary;
+mod rotary_split;
+mod sample;
 mod scatter_rows;
 mod shapes;
 mod silu_mul;
 mod transfer;
+mod unpack;
 
-pub use add_rms_norm::add_rms_norm;
-pub use argmax::argmax;
+pub use advance::{BatchStart, BatchState, MAX_STOP_TOKENS, advance};
 pub use attention::{MAX_HEAD_DIM, attention};
+pub use attention_step::{StepAttention, attention_step};
 pub use burn::tensor::{Device, Int, Tensor};
-pub use device::{Adapter, AdapterFeatures, Compute, DeviceChoice, adapters, open_device};
+pub use capture::StepGraph;
+pub use device::{Adapter, AdapterFeatures, Compute, DeviceChoice, Variant, adapters, open_device};
 pub use error::{Error, Result};
 pub use gather_rows::gather_rows;
 pub use gelu::gelu;
 pub use launch::dispatch_count;
 pub use linear::linear;
+pub use packed::{BLOCK, PackedMatrix, WeightFormat};
+pub use packed_gather::packed_gather;
+pub use packed_linear::{Fused, packed_linear};
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
+pub use rotary_split::rotary_split;
+pub use sample::{SampleOptions, sample};
 pub use scatter_rows::scatter_rows;
 pub use silu_mul::silu_mul;
-pub use transfer::{read_f32, read_i32, tensor_f32, tensor_i32, zeros};
+pub use transfer::{flush, read_f32, read_i32, read_i32_now, tensor_f32, tensor_i32, zeros};

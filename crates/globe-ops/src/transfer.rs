@@ -1,5 +1,10 @@
 //! Host memory to tensors and back.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll, Waker};
+
+use burn::backend::wgpu::CubeTensor;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
@@ -11,6 +16,14 @@ pub fn tensor_f32<const D: usize>(
     device: &Device,
 ) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+}
+
+/// Lets the device take what was uploaded: until then uploads wait on the host, many at a time.
+///
+/// # Errors
+/// [`Error::Device`] if the device was lost.
+pub fn flush(device: &Device) -> Result<()> {
+    device.flush().map_err(failed)
 }
 
 /// An index tensor from `values`.
@@ -43,6 +56,36 @@ pub async fn read_f32<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 pub async fn read_i32<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i32>> {
     let data = tensor.into_data_async().await.map_err(failed)?;
     data.try_into_vec::<i32>().map_err(failed)
+}
+
+/// The values of an index tensor as they are once the launches so far are done: later launches
+/// may change the buffer before the values arrive. Only for tensors on an adapter.
+///
+/// # Errors
+/// [`Error::Device`] if the device failed, or on the CPU path.
+pub fn read_i32_now<const D: usize>(
+    tensor: &Tensor<D, Int>,
+) -> impl Future<Output = Result<Vec<i32>>> + use<D> {
+    let tensor = crate::advance::int(tensor);
+    let mut read = Box::pin(async move {
+        let CubeTensor { client, handle, .. } = tensor?;
+        let bytes = client.read_async(vec![handle]).await.map_err(failed)?;
+        let words = bytes.first().map_or(&[][..], |bytes| bytes.as_chunks().0);
+        Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
+    });
+    let mut poll = move |cx: &mut Context| {
+        // The runtime unwraps where a buffer is gone when it has just arrived.
+        let polled = catch_unwind(AssertUnwindSafe(|| read.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(failed("lost while it was read"))))
+    };
+    // A future does nothing until it is polled: this orders the copy behind the launches so far.
+    let first = poll(&mut Context::from_waker(Waker::noop()));
+    async move {
+        match first {
+            Poll::Ready(words) => words,
+            Poll::Pending => poll_fn(poll).await,
+        }
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

@@ -1,0 +1,168 @@
+//! Several answers at once: the device draws, the host reads behind it.
+
+use std::collections::VecDeque;
+
+use globe_model::{Batch, Drawn};
+use globe_ops::SampleOptions;
+use globe_text::Detokenizer;
+
+use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Session, StopReason};
+
+/// Steps between two looks at the tokens: enough to hide a look, few enough to stop soon.
+const STEPS_PER_LOOK: usize = 8;
+/// Looks under way at the same time, so that the device never waits for the host.
+const LOOKS_AHEAD: usize = 2;
+
+/// One answer in progress.
+struct Answer<'a> {
+    sample: u32,
+    detokenizer: Detokenizer<'a>,
+    ids: Vec<u32>,
+    logp: Vec<f32>,
+    text: String,
+    stop: Option<StopReason>,
+}
+
+impl Engine {
+    /// Generates `answers` answers, numbered from `generation.sample` on, as many at once as the
+    /// session has room for. Tokens of different answers arrive in turn.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if a stop was asked for, [`Error::Ops`] if the device failed,
+    /// [`Error::NotFinite`] if the model gives no numbers.
+    pub async fn generate_all(
+        &self,
+        session: &mut Session,
+        generation: &Generation,
+        answers: u32,
+        cancel: &Cancel,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Generated>> {
+        generation.sampling.check()?;
+        session.cache.truncate(session.prompt.len());
+        let room = session.cache.rows_after(session.prompt.len()).max(1) as u32;
+        let mut all = Vec::with_capacity(answers as usize);
+        let (mut next, end) = (generation.sample, generation.sample + answers);
+        while next < end {
+            let rows = room.min(end - next);
+            let part = Generation { sample: next, ..*generation };
+            if self.model.can_batch() {
+                all.extend(self.batch(session, &part, rows, cancel, on_event).await?);
+            } else {
+                for sample in next..next + rows {
+                    let one = Generation { sample, ..part };
+                    all.push(self.generate_on_host(session, &one, cancel, on_event).await?);
+                }
+            }
+            next += rows;
+        }
+        Ok(all)
+    }
+
+    /// Answers `generation.sample ..` in one batch of `rows`.
+    async fn batch(
+        &self,
+        session: &mut Session,
+        generation: &Generation,
+        rows: u32,
+        cancel: &Cancel,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Generated>> {
+        let samples: Vec<u32> = (generation.sample..generation.sample + rows).collect();
+        let mut answers: Vec<Answer> = samples.iter().map(|n| self.answer(*n)).collect();
+        if generation.max_tokens > 0 {
+            let mut batch = self.start(session, generation, &samples)?;
+            let mut seen = 0;
+            let mut looks = VecDeque::from([batch.read()]);
+            loop {
+                if cancel.is_cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
+                if steps > 0 && looks.len() < LOOKS_AHEAD {
+                    for _ in 0..steps {
+                        batch.step(&self.model, &session.cache)?;
+                    }
+                    looks.push_back(batch.read());
+                    continue;
+                }
+                let Some(look) = looks.pop_front() else { break };
+                let drawn = look.await?;
+                self.take(&mut answers, &drawn, seen, generation, on_event)?;
+                seen = drawn.steps;
+                if answers.iter().all(|answer| answer.stop.is_some()) {
+                    break;
+                }
+            }
+        }
+        answers.into_iter().map(|answer| answer.finish(on_event)).collect()
+    }
+
+    fn answer(&self, sample: u32) -> Answer<'_> {
+        let detokenizer = self.tokenizer.detokenizer(true);
+        let (ids, logp, text) = (Vec::new(), Vec::new(), String::new());
+        Answer { sample, detokenizer, ids, logp, text, stop: None }
+    }
+
+    fn start(&self, session: &Session, generation: &Generation, samples: &[u32]) -> Result<Batch> {
+        let sampling = &generation.sampling;
+        let options = SampleOptions {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            repetition: sampling.repetition_penalty,
+            frequency: sampling.frequency_penalty,
+            presence: sampling.presence_penalty,
+            seed: generation.seed,
+        };
+        let prompt = sampling.has_penalties().then_some(&session.prompt[..]);
+        let stop = if generation.ignore_stop { &[][..] } else { &self.stop.eos[..] };
+        let (cache, logits) = (&session.cache, &session.logits);
+        Ok(Batch::start(cache, logits, samples, prompt, options, stop)?)
+    }
+
+    /// Hands out the tokens from step `seen` on.
+    fn take(
+        &self,
+        answers: &mut [Answer],
+        drawn: &Drawn,
+        seen: usize,
+        generation: &Generation,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        for step in seen..drawn.steps {
+            for (row, answer) in answers.iter_mut().enumerate() {
+                if answer.stop.is_some() {
+                    continue;
+                }
+                let (id, logp) = drawn.token(step, row).ok_or(Error::NotFinite)?;
+                if !logp.is_finite() {
+                    return Err(Error::NotFinite);
+                }
+                answer.ids.push(id);
+                answer.logp.push(logp);
+                if self.stop.contains(id) && !generation.ignore_stop {
+                    answer.stop = Some(StopReason::EndOfText);
+                    continue;
+                }
+                let text = answer.detokenizer.push(id)?;
+                answer.text += &text;
+                on_event(Event::Token { sample: answer.sample, id, text: &text });
+                if answer.ids.len() == generation.max_tokens {
+                    answer.stop = Some(StopReason::MaxTokens);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Answer<'_> {
+    fn finish(mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Generated> {
+        let rest = self.detokenizer.finish()?;
+        self.text += &rest;
+        let stop = self.stop.unwrap_or(StopReason::MaxTokens);
+        on_event(Event::Ended { sample: self.sample, text: &rest, stop });
+        Ok(Generated { ids: self.ids, logp: self.logp, text: self.text, stop })
+    }
+}

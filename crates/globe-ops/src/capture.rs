@@ -1,0 +1,64 @@
+//! A sequence of launches recorded once and replayed.
+
+use burn::backend::wgpu::CubeBackend;
+use burn::tensor::{Int, Tensor};
+use cubecl::client::{Client, Graph};
+
+use crate::{Error, Result};
+
+/// Launches that run again on the same buffers, prebuilt: a replay looks nothing up, writes
+/// nothing and allocates nothing.
+pub struct StepGraph {
+    graph: Graph,
+    client: Client,
+    n_dispatches: usize,
+}
+
+impl StepGraph {
+    /// Runs `step` once for real, then records it without running it. `step` must touch the same
+    /// buffers every time and do nothing but launch; `anchor` says on which device. Capture and
+    /// replay belong on one thread.
+    ///
+    /// # Errors
+    /// What `step` returns, or [`Error::Device`] if the device cannot record.
+    pub fn capture<E: From<Error>>(
+        anchor: &Tensor<1, Int>,
+        step: impl Fn() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let client = client_of(anchor)?;
+        client.graph_prepare().map_err(|e| failed(&e))?;
+        let warm = step();
+        client.start_capture().map_err(|e| failed(&e))?;
+        let before = crate::dispatch_count();
+        let recorded = warm.and_then(|()| step());
+        let n_dispatches = (crate::dispatch_count() - before) as usize;
+        let graph = client.stop_capture().map_err(|e| failed(&e));
+        recorded?;
+        Ok(Self { graph: graph?, client, n_dispatches })
+    }
+
+    /// Runs the step once more and hands it to the device; does not wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost.
+    pub fn replay(&self) -> Result<()> {
+        // SAFETY: the graph guards every page it touches, and all work on its buffers is issued
+        // by the thread that captured it, so nothing races with a replay.
+        unsafe { self.graph.replay() }.map_err(|e| failed(&e))?;
+        self.client.flush().map_err(|e| failed(&e))
+    }
+
+    /// Kernels that one replay dispatches, as counted while it was recorded.
+    pub fn n_dispatches(&self) -> usize {
+        self.n_dispatches
+    }
+}
+
+fn client_of(tensor: &Tensor<1, Int>) -> Result<Client> {
+    let primitive = tensor.clone().try_into_primitive::<CubeBackend>();
+    Ok(primitive.map_err(|e| Error::Device { reason: format!("no graphs here: {e:?}") })?.client)
+}
+
+fn failed(error: &cubecl::server::ServerError) -> Error {
+    Error::Device { reason: error.to_string() }
+}

@@ -1,0 +1,117 @@
+//! Matrices as the packed kernels read them.
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+pub use globe_shaders::WeightFormat;
+
+use crate::device::Variant;
+use crate::{Compute, Error, Result, flush};
+
+/// Weights of a block, which share one scale.
+pub const BLOCK: usize = 32;
+/// Rows of scales are filled up to a multiple of this.
+const SCALES: usize = 8;
+
+/// A weight matrix `[rows, cols]` on the device, packed.
+///
+/// Rows are cut into blocks of 32 columns. Parts hold consecutive rows, because an adapter may
+/// bind less than a whole table.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    pub(crate) format: WeightFormat,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) parts: Vec<PackedPart>,
+    pub(crate) variant: Variant,
+    /// Stand in for what a call leaves out: every binding needs a buffer of its own.
+    pub(crate) nothing: [Tensor<1>; 3],
+}
+
+/// Consecutive rows of a matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedPart {
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
+    pub(crate) words: Tensor<1, Int>,
+    pub(crate) scales: Tensor<1, Int>,
+}
+
+impl PackedMatrix {
+    /// A matrix without rows yet.
+    pub fn new(format: WeightFormat, cols: usize, compute: &Compute) -> Self {
+        let nothing = compute.nothing.clone();
+        Self { format, rows: 0, cols, parts: Vec::new(), variant: compute.variant, nothing }
+    }
+
+    /// Appends `rows` rows. `words`: little-endian, [`Self::row_bytes`] each; `scales`: f16,
+    /// [`Self::row_scale_bytes`] each, empty for formats without.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bytes do not hold the rows, [`Error::TooLarge`] if the adapter
+    /// cannot bind them.
+    pub fn push_part(
+        &mut self,
+        rows: usize,
+        words: Vec<u8>,
+        scales: Vec<u8>,
+        compute: &Compute,
+    ) -> Result<()> {
+        let bytes = |what, got: usize, row_bytes: usize| {
+            let expected = rows * row_bytes;
+            if got == expected {
+                return Ok(());
+            }
+            let (expected, got) = (vec![expected], vec![got]);
+            Err(Error::Shape { op: "push_part", what, expected, got })
+        };
+        bytes("words", words.len(), Self::row_bytes(self.format, self.cols))?;
+        bytes("scales", scales.len(), Self::row_scale_bytes(self.format, self.cols))?;
+        let (size_bytes, limit_bytes) = (words.len() as u64, compute.max_binding_bytes);
+        if size_bytes > limit_bytes {
+            return Err(Error::TooLarge { size_bytes, limit_bytes });
+        }
+        let scales = if scales.is_empty() { vec![0; 4] } else { scales };
+        let first = self.rows;
+        let (words, scales) = (upload(words, compute), upload(scales, compute));
+        self.parts.push(PackedPart { first, rows, words, scales });
+        self.rows += rows;
+        flush(&compute.device) // or many parts would wait on the host
+    }
+
+    /// Bytes of the words of one row of `cols` weights.
+    pub fn row_bytes(format: WeightFormat, cols: usize) -> usize {
+        4 * format.block_words() * cols.div_ceil(BLOCK)
+    }
+
+    /// Bytes of the scales of one row of `cols` weights.
+    pub fn row_scale_bytes(format: WeightFormat, cols: usize) -> usize {
+        let blocks = cols.div_ceil(BLOCK);
+        if format.is_scaled() { 2 * blocks.next_multiple_of(SCALES) } else { 0 }
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Blocks of one row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// 32-bit words of the scales of one row.
+    pub(crate) fn scale_words(&self) -> usize {
+        Self::row_scale_bytes(self.format, self.cols) / 4
+    }
+}
+
+/// Bytes as an index tensor: kernels read them as unsigned words.
+fn upload(bytes: Vec<u8>, compute: &Compute) -> Tensor<1, Int> {
+    let n = bytes.len() / 4;
+    let data = TensorData::from_bytes_vec(bytes, [n], DType::I32);
+    Tensor::from_data(data, (&compute.device, DType::I32))
+}

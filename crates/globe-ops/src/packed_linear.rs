@@ -1,0 +1,257 @@
+//! Product with a packed matrix, with what stands before and after it in a transformer block.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::wgpu::{CubeBackend, CubeTensor};
+use burn::backend::{Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::Tensor;
+use globe_shaders::{Kernel, Program, WeightFormat};
+
+use crate::device::Variant;
+use crate::launch::{contiguous, folded_groups, launch, words};
+use crate::packed::{BLOCK, PackedMatrix};
+use crate::rms_norm::RmsNormOps;
+use crate::shapes::{expect, supported};
+use crate::unpack::unpack;
+use crate::{Result, rms_norm};
+
+/// Up to this many rows the product is bound by reading the weights.
+const FEW_ROWS: usize = 16;
+/// Outputs per workgroup of `packed_linear_lanes.wgsl`.
+const LANES_OUTPUTS: u32 = 32;
+/// Outputs per workgroup of `packed_linear_few.wgsl`.
+const FEW_OUTPUTS: u32 = 16;
+/// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
+const TILE: u32 = 64;
+
+const BIAS: u32 = 1;
+const NORM: u32 = 2;
+const RESIDUAL: u32 = 4;
+const SWIGLU: u32 = 8;
+
+/// What is done besides the product.
+#[derive(Clone, Default)]
+pub struct Fused<'a> {
+    /// Weight and epsilon of a root-mean-square norm of the input.
+    pub norm: Option<(&'a Tensor<1>, f32)>,
+    /// Added to the output, of its shape.
+    pub residual: Option<Tensor<2>>,
+    /// Outputs are pairs (gate, up) that become `silu(gate) * up`: half as many.
+    pub swiglu: bool,
+}
+
+/// One part of a matrix and what is done with it, in numbers.
+#[derive(Clone, Debug)]
+pub struct PackedPlan {
+    format: WeightFormat,
+    variant: Variant,
+    /// Rows of the part.
+    rows: usize,
+    blocks: usize,
+    scale_words: usize,
+    /// First output of the part.
+    first: usize,
+    flags: u32,
+    norm_dim: usize,
+    eps: f32,
+}
+
+/// The op on backend primitives. `bias`, `norm` and `residual` count only if the plan says so.
+#[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
+pub trait PackedLinearOps: RmsNormOps {
+    /// The body is the oracle; see [`packed_linear`]. Fills the outputs of one part of `y`.
+    #[allow(clippy::too_many_arguments, reason = "one for each binding of the kernel")]
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        plan: PackedPlan,
+    ) -> FloatTensor<Self> {
+        let has = |flag| plan.flags & flag != 0;
+        let [rows, width] = x.shape().dims();
+        let part = plan.first..plan.first + plan.rows;
+        let x = match has(NORM) {
+            // Columns that only fill the last block count as zeros, and not in the mean.
+            true => {
+                let share = (plan.norm_dim as f64 / width as f64).sqrt();
+                let eps = plan.eps * (plan.norm_dim as f32 / width as f32);
+                let normed = Self::rms_norm(x, norm, eps);
+                Self::float_mul_scalar(normed, share.into())
+            }
+            false => x,
+        };
+        let weight = unpack::<Self>(plan.format, words, scales, plan.rows, plan.blocks);
+        let mut out = Self::float_matmul(x, Self::float_swap_dims(weight, 0, 1));
+        if has(BIAS) {
+            let bias = Self::float_slice(bias, &[part.clone().into()]);
+            out = Self::float_add(out, Self::float_reshape(bias, [1, plan.rows].into()));
+        }
+        let mut columns = part;
+        if has(SWIGLU) {
+            let pairs = Self::float_reshape(out, [rows, plan.rows / 2, 2].into());
+            let half = |i: usize| {
+                let all = [(0..rows).into(), (0..plan.rows / 2).into(), (i..i + 1).into()];
+                let half = Self::float_slice(pairs.clone(), &all);
+                Self::float_reshape(half, [rows, plan.rows / 2].into())
+            };
+            let gate = half(0);
+            out = Self::float_mul(Self::float_mul(gate.clone(), Self::sigmoid(gate)), half(1));
+            columns = columns.start / 2..columns.end / 2;
+        }
+        let place = [(0..rows).into(), columns.into()];
+        if has(RESIDUAL) {
+            out = Self::float_add(out, Self::float_slice(residual, &place));
+        }
+        Self::float_slice_assign(y, &place, out)
+    }
+}
+
+#[cfg(feature = "flex")]
+impl PackedLinearOps for burn::backend::Flex {}
+
+#[cfg(feature = "autodiff")]
+impl<B: PackedLinearOps, C: crate::autodiff::Strategy> PackedLinearOps
+    for crate::autodiff::Autodiff<B, C>
+{
+}
+
+impl PackedLinearOps for CubeBackend {
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        plan: PackedPlan,
+    ) -> FloatTensor<Self> {
+        let [x, bias, norm, residual] = contiguous([x, bias, norm, residual]);
+        let [rows, _] = x.shape().dims();
+        let [_, y_stride] = y.shape().dims();
+        let PackedPlan { rows: outputs, blocks, scale_words, first, flags, .. } = plan;
+        let params = words![rows, blocks, outputs, scale_words, y_stride, first, flags];
+        if plan.is_tiled(rows) {
+            let tensors = [&words, &scales, &x, &bias, &residual, &y];
+            let groups = [(outputs as u32).div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
+            launch(plan.program(Kernel::PackedLinearTile, None), &tensors, &params, groups);
+            return y;
+        }
+        let (kernel, per_group, at_once) = plan.row_kernel(rows);
+        let [groups_x, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
+        let rest = words![groups_x, plan.norm_dim as f32, plan.eps];
+        let params = [&params[..], &rest].concat();
+        let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
+        let groups = [groups_x, (rows as u32).div_ceil(at_once as u32), groups_z];
+        launch(plan.program(kernel, Some(at_once)), &tensors, &params, groups);
+        y
+    }
+}
+
+impl PackedPlan {
+    fn program(&self, kernel: Kernel, rows: Option<usize>) -> Program {
+        Program { kernel, weights: Some(self.format), rows }
+    }
+
+    /// Whether a tile of many rows is computed together.
+    fn is_tiled(&self, rows: usize) -> bool {
+        self.variant == Variant::Teams && rows > FEW_ROWS
+    }
+
+    /// Kernel, outputs per workgroup and rows that share a read of the weights.
+    fn row_kernel(&self, rows: usize) -> (Kernel, u32, usize) {
+        let at_once = match rows {
+            1 => 1,
+            2..=4 => 4,
+            _ => 8,
+        };
+        match self.variant {
+            Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once),
+            Variant::Teams => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once),
+        }
+    }
+}
+
+/// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for.
+///
+/// `x: [rows, cols]`, `weight: [outputs, cols]`, `bias: [outputs]`; returns `[rows, outputs]`, or
+/// half the outputs with SwiGLU. `x` may be as wide as the blocks of the weight instead.
+///
+/// # Errors
+/// [`crate::Error::Shape`] or [`crate::Error::Unsupported`] if sizes do not fit together.
+pub fn packed_linear(
+    x: Tensor<2>,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor<1>>,
+    fused: Fused,
+) -> Result<Tensor<2>> {
+    let ([rows, width], [outputs, cols]) = (x.dims(), weight.dims());
+    let padded = weight.blocks() * BLOCK;
+    if width != padded {
+        expect("packed_linear", "x", x.dims(), [rows, cols])?;
+    }
+    if let Some(bias) = bias {
+        expect("packed_linear", "bias", bias.dims(), [outputs])?;
+    }
+    let pairs = !fused.swiglu || weight.parts.iter().all(|part| part.rows.is_multiple_of(2));
+    supported("packed_linear", "outputs", outputs, "even with SwiGLU", pairs)?;
+    let y_width = if fused.swiglu { outputs / 2 } else { outputs };
+    if let Some(residual) = &fused.residual {
+        expect("packed_linear", "residual", residual.dims(), [rows, y_width])?;
+    }
+    let mut plan = PackedPlan {
+        format: weight.format,
+        variant: weight.variant,
+        rows: 0,
+        blocks: weight.blocks(),
+        scale_words: weight.scale_words(),
+        first: 0,
+        flags: u32::from(bias.is_some()) * BIAS
+            + u32::from(fused.residual.is_some()) * RESIDUAL
+            + u32::from(fused.swiglu) * SWIGLU,
+        norm_dim: width,
+        eps: 0.0,
+    };
+    let [no_bias, no_norm, no_residual] = weight.nothing.clone();
+    let (x, norm) = match fused.norm {
+        None => (x, no_norm),
+        Some((norm, eps)) if plan.is_tiled(rows) => (rms_norm(x, norm, eps)?, no_norm),
+        Some((norm, eps)) => {
+            expect("packed_linear", "norm", norm.dims(), [width])?;
+            (plan.flags, plan.eps) = (plan.flags | NORM, eps);
+            (x, widened(norm.clone(), padded))
+        }
+    };
+    let x = widened(x, padded);
+    let bias = bias.cloned().unwrap_or(no_bias);
+    let residual = fused.residual.unwrap_or_else(|| no_residual.reshape([1, 4]));
+    let mut y = Tensor::<2>::empty([rows, y_width], &x.device()).into_dispatch();
+    for part in &weight.parts {
+        let plan = PackedPlan { rows: part.rows, first: part.first, ..plan.clone() };
+        y = Dispatch::packed_linear(
+            x.clone().into_dispatch(),
+            part.words.clone().into_dispatch(),
+            part.scales.clone().into_dispatch(),
+            bias.clone().into_dispatch(),
+            norm.clone().into_dispatch(),
+            residual.clone().into_dispatch(),
+            y,
+            plan,
+        );
+    }
+    Ok(Tensor::from_dispatch(y))
+}
+
+/// `x` with zeros up to `width` columns. Published models have whole blocks and pass through.
+fn widened<const D: usize>(x: Tensor<D>, width: usize) -> Tensor<D> {
+    let mut shape = x.dims();
+    if shape[D - 1] == width {
+        return x;
+    }
+    shape[D - 1] = width - shape[D - 1];
+    let zeros = Tensor::zeros(shape, &x.device());
+    Tensor::cat(vec![x, zeros], D - 1)
+}

@@ -1,0 +1,61 @@
+//! The next token of every row, chosen on the device.
+
+use burn::backend::wgpu::CubeBackend;
+use burn::tensor::Tensor;
+use globe_shaders::Kernel;
+
+use crate::advance::{int, on_gpu};
+use crate::launch::{launch, words};
+use crate::shapes::expect;
+use crate::{BatchState, Result};
+
+/// How tokens are chosen. The order of the steps is that of vLLM: penalties, temperature, top-k,
+/// top-p.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleOptions {
+    /// Logits are divided by it; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Only the k most likely tokens, equals of the last included; 0 keeps all.
+    pub top_k: usize,
+    /// Only the fewest tokens whose probabilities reach this; 1 keeps all.
+    pub top_p: f32,
+    /// Logits of tokens seen in prompt or answer shrink by this factor; 1 is off.
+    pub repetition: f32,
+    /// Taken from a logit for each time its token occurs in the answer.
+    pub frequency: f32,
+    /// Taken once from the logit of each token that occurs in the answer.
+    pub presence: f32,
+    /// Names the run.
+    pub seed: u64,
+}
+
+/// Chooses `state.tokens` from `logits: [rows, vocab]`, which penalties and temperature change in
+/// place, and notes in `state.logp` how likely each was under them.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the rows differ, [`crate::Error::Device`] on the CPU path.
+pub fn sample(logits: Tensor<2>, state: &BatchState, options: &SampleOptions) -> Result<()> {
+    let [rows, vocab] = logits.dims();
+    expect("sample", "logits", [rows], [state.rows()])?;
+    let params = words![
+        vocab,
+        options.top_k,
+        u32::from(state.penalized),
+        options.seed as u32,
+        (options.seed >> 32) as u32,
+        options.temperature,
+        options.top_p,
+        options.repetition,
+        options.frequency,
+        options.presence
+    ];
+    let tensors = [
+        &on_gpu(logits.try_into_primitive::<CubeBackend>())?,
+        &int(&state.seen)?,
+        &int(&state.draws)?,
+        &int(&state.tokens)?,
+        &on_gpu(state.logp.clone().try_into_primitive::<CubeBackend>())?,
+    ];
+    launch(Kernel::Sample, &tensors, &params, [rows as u32, 1, 1]);
+    Ok(())
+}

@@ -1,0 +1,153 @@
+// y = norm(x) weight^T + bias for few rows of x: 32 lanes walk two weight rows together, so that
+// a warp reads consecutive words, and one read of the weights serves all rows of x.
+//
+// With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up. With NORM, x is divided
+// by its root mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width.
+// Dispatch (ceil(outputs / 16) folded over x and z, ceil(rows / M), 1): group = z * groups_x + x.
+// Oracle: globe_ops::packed_linear, default body. Many rows: packed_linear_tile.wgsl.
+
+#import weights
+#import rows
+
+const R: u32 = 2u; // weight rows per team
+const LANES: u32 = 32u; // invocations per team
+const TEAMS: u32 = 8u;
+const WG: u32 = 256u;
+const BIAS: u32 = 1u;
+const NORM: u32 = 2u;
+const RESIDUAL: u32 = 4u;
+const SWIGLU: u32 = 8u;
+
+struct Params {
+    rows: u32,
+    blocks: u32, // of 32 inputs
+    outputs: u32, // rows of this part of the weight
+    scale_words: u32, // u32 per row of scales
+    y_stride: u32,
+    first: u32, // output of the first row of this part
+    flags: u32,
+    groups_x: u32,
+    norm_dim: f32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> words: array<vec4<u32>>;     // [outputs, blocks, VECS]
+@group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;         // [rows, blocks, 8]
+@group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
+@group(0) @binding(4) var<storage, read_write> norm: array<vec4<f32>>;      // [blocks, 8]
+@group(0) @binding(5) var<storage, read_write> residual: array<f32>;        // as y
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
+@group(0) @binding(7) var<uniform> params: Params;
+
+var<workgroup> scratch: array<f32, M * WG>; // sums of one weight row, or squares of x
+
+// Sum over the lanes of a team of what its invocations left in scratch for row m.
+fn team_sum(m: u32, team: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < LANES; i++) {
+        sum += scratch[m * WG + team * LANES + i];
+    }
+    return sum;
+}
+
+fn store(row: u32, output: u32, value: f32) {
+    let at = row * params.y_stride + output;
+    var sum = value;
+    if (params.flags & RESIDUAL) != 0u {
+        sum += residual[at];
+    }
+    y[at] = sum;
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let team = local / LANES;
+    let lane = local % LANES;
+    let first = ((group.z * params.groups_x + group.x) * TEAMS + team) * R;
+    let x_row = group.y * M;
+    let with_norm = (params.flags & NORM) != 0u;
+
+    var total: array<f32, R * M>;
+    var sum_sq: array<f32, M>;
+    for (var b = lane; b < params.blocks; b += LANES) {
+        var part: array<f32, R * M>;
+        var block: array<Block, R>;
+        for (var r = 0u; r < R; r++) {
+            let at = (min(first + r, params.outputs - 1u) * params.blocks + b) * VECS;
+            for (var i = 0u; i < VECS; i++) {
+                block[r][i] = words[at + i];
+            }
+        }
+        for (var k = 0u; k < 8u; k++) {
+            let scale = select(vec4(1.0), norm[select(0u, b * 8u + k, with_norm)], with_norm);
+            var w: array<vec4<f32>, R>;
+            for (var r = 0u; r < R; r++) {
+                w[r] = values(block[r], k) * scale;
+            }
+            for (var m = 0u; m < M; m++) {
+                let v = x[(min(x_row + m, params.rows - 1u) * params.blocks + b) * 8u + k];
+                sum_sq[m] += dot(v, v);
+                for (var r = 0u; r < R; r++) {
+                    part[r * M + m] += dot(w[r], v);
+                }
+            }
+        }
+        for (var r = 0u; r < R; r++) {
+            var scale = 1.0;
+            if SCALED {
+                let row = min(first + r, params.outputs - 1u);
+                let pair = unpack2x16float(scales[row * params.scale_words + b / 2u]);
+                scale = select(pair.x, pair.y, (b & 1u) == 1u);
+            }
+            for (var m = 0u; m < M; m++) {
+                total[r * M + m] += part[r * M + m] * scale;
+            }
+        }
+    }
+
+    // Lane m of a team finishes row m: M is at most LANES.
+    var shrink = 1.0;
+    if with_norm {
+        for (var m = 0u; m < M; m++) {
+            scratch[m * WG + local] = sum_sq[m];
+        }
+        workgroupBarrier();
+        if lane < M {
+            shrink = inverseSqrt(team_sum(lane, team) / params.norm_dim + params.eps);
+        }
+        workgroupBarrier();
+    }
+    var done: array<f32, R>;
+    for (var r = 0u; r < R; r++) {
+        for (var m = 0u; m < M; m++) {
+            scratch[m * WG + local] = total[r * M + m];
+        }
+        workgroupBarrier();
+        if lane < M {
+            done[r] = team_sum(lane, team) * shrink;
+            if (params.flags & BIAS) != 0u {
+                done[r] += bias[params.first + min(first + r, params.outputs - 1u)];
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let row = x_row + lane;
+    if lane >= M || row >= params.rows || first >= params.outputs {
+        return;
+    }
+    if (params.flags & SWIGLU) != 0u {
+        let gate = done[0];
+        store(row, (params.first + first) / 2u, gate / (1.0 + exp(-gate)) * done[1]);
+        return;
+    }
+    for (var r = 0u; r < R; r++) {
+        if first + r < params.outputs {
+            store(row, params.first + first + r, done[r]);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+use globe_ops::{Compute, Fused, Tensor, Variant, WeightFormat, packed_linear};
+use globe_tests::{assert_close, gpu, packed, random, random_tensor, values, variants};
+
+use crate::SUM_TOL;
+
+struct Case {
+    rows: usize,
+    cols: usize,
+    outputs: usize,
+    bias: bool,
+    norm: bool,
+    residual: bool,
+    swiglu: bool,
+}
+
+fn product(case: &Case, format: WeightFormat, compute: &Compute) -> Vec<f32> {
+    let Case { rows, cols, outputs, .. } = *case;
+    let device = &compute.device;
+    let weight = packed(&random(outputs * cols, 2), outputs, cols, format, compute);
+    let x = random_tensor([rows, cols], 1, device);
+    let bias: Tensor<1> = random_tensor([outputs], 3, device);
+    let norm: Tensor<1> = random_tensor([cols], 4, device);
+    let width = if case.swiglu { outputs / 2 } else { outputs };
+    let fused = Fused {
+        norm: case.norm.then_some((&norm, 1e-3)),
+        residual: case.residual.then(|| random_tensor([rows, width], 5, device)),
+        swiglu: case.swiglu,
+    };
+    values(packed_linear(x, &weight, case.bias.then_some(&bias), fused).unwrap())
+}
+
+fn check(case: &Case, format: WeightFormat) {
+    let expected = product(case, format, &Compute::cpu());
+    for variant in variants() {
+        let compute = gpu().clone().with_variant(variant);
+        let what = format!(
+            "packed_linear {format:?} {variant:?} {}x{} to {}, norm {} swiglu {}",
+            case.rows, case.cols, case.outputs, case.norm, case.swiglu
+        );
+        assert_close(&what, &product(case, format, &compute), &expected, SUM_TOL);
+    }
+}
+
+const PLAIN: Case = Case {
+    rows: 1,
+    cols: 64,
+    outputs: 48,
+    bias: false,
+    norm: false,
+    residual: false,
+    swiglu: false,
+};
+
+#[test]
+fn matches_the_oracle_at_awkward_sizes() {
+    for format in WeightFormat::ALL {
+        for (rows, cols, outputs) in [
+            (1, 32, 1),
+            (1, 85, 7),
+            (1, 1280, 33),
+            (2, 896, 70),
+            (4, 172, 64),
+            (5, 64, 31),
+            (16, 320, 65),
+            (17, 320, 65),
+            (65, 96, 63),
+            (130, 40, 129),
+        ] {
+            check(&Case { rows, cols, outputs, ..PLAIN }, format);
+        }
+    }
+}
+
+#[test]
+fn what_stands_around_the_product_matches_the_oracle() {
+    for rows in [1, 3, 8, 21] {
+        for bits in 0..16u32 {
+            let has = |bit: u32| bits >> bit & 1 == 1;
+            let (bias, norm, residual, swiglu) = (has(0), has(1), has(2), has(3));
+            let case = Case { rows, cols: 100, outputs: 70, bias, norm, residual, swiglu };
+            check(&case, WeightFormat::Q4);
+            check(&case, WeightFormat::F32);
+        }
+    }
+}
+
+#[test]
+fn a_matrix_in_parts_is_one_matrix() {
+    let (rows, cols, outputs) = (3, 64, 100);
+    let weights = random(outputs * cols, 2);
+    let x = |compute: &Compute| random_tensor([rows, cols], 1, &compute.device);
+    for variant in variants() {
+        let compute = gpu().clone().with_variant(variant);
+        let whole = packed(&weights, outputs, cols, WeightFormat::Q8, &compute);
+        let parts = globe_tests::packed_in_parts(&weights, 34, cols, WeightFormat::Q8, &compute);
+        let product =
+            |weight| values(packed_linear(x(&compute), weight, None, Fused::default()).unwrap());
+        assert_eq!(product(&whole), product(&parts), "{variant:?}");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let compute = Compute::cpu().with_variant(Variant::Teams);
+    let weight = packed(&random(6 * 64, 2), 6, 64, WeightFormat::Q4, &compute);
+    let x = random_tensor([2, 63], 1, &compute.device);
+    let error = packed_linear(x, &weight, None, Fused::default()).unwrap_err();
+    assert_eq!(error.to_string(), "packed_linear: `x` should have shape [2, 64], got [2, 63]");
+}
