@@ -80,7 +80,7 @@ impl From<Error> for Stop {
         match error {
             Error::Cancelled => Self::Interrupted,
             Error::DiskFull { .. } | Error::WriteFile { .. } => Self::Failed(error.into()),
-            _ => Err::<(), _>(error).or_usage().map_or_else(Self::Failed, |()| Self::Interrupted),
+            _ => Self::Failed(Fail::usage(error)),
         }
     }
 }
@@ -88,7 +88,7 @@ impl From<Error> for Stop {
 /// A Hugging Face folder.
 async fn checkpoint(args: &ConvertArgs) -> Result<Input<impl SourceTensors + use<>>, Fail> {
     if args.mmproj.is_some() {
-        return Err(anyhow!("--mmproj goes with a GGUF file, not with a folder")).or_usage();
+        return Err(Fail::usage(anyhow!("--mmproj goes with a GGUF file, not with a folder")));
     }
     let folder = Folder::open(&args.from).or_usage()?;
     let context = || format!("cannot use {}", args.from.display());
@@ -99,7 +99,7 @@ async fn checkpoint(args: &ConvertArgs) -> Result<Input<impl SourceTensors + use
         files.extend(found.map(|bytes| (name.to_owned(), bytes)));
     }
     if !files.iter().any(|(name, _)| name == "tokenizer.json") {
-        return Err(anyhow!("tokenizer.json is missing")).with_context(context).or_usage();
+        return Err(Fail::usage(anyhow!("tokenizer.json is missing").context(context())));
     }
     let infos = tensors.names().filter_map(|name| tensors.info(name));
     let mut names: Vec<String> = infos.map(|info| info.file.clone()).collect();
@@ -113,7 +113,7 @@ async fn gguf(args: &ConvertArgs) -> Result<Input<GgufModel<Mapped>>, Fail> {
     let Some(mmproj) = &args.mmproj else {
         let from = args.from.display();
         let error = anyhow!("{from} is not a folder; for a GGUF file, pass --mmproj as well");
-        return Err(error).or_usage();
+        return Err(Fail::usage(error));
     };
     let (text_folder, text) = split(&args.from)?;
     let (vision_folder, vision) = split(mmproj)?;

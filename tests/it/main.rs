@@ -7,6 +7,7 @@ mod attention;
 mod autodiff;
 mod bad_input;
 mod cli;
+mod convert;
 mod gather_rows;
 mod gelu;
 mod golden;
