@@ -35,6 +35,8 @@ pub enum Command {
     Locate(LocateArgs),
     Geocode(GeocodeArgs),
     Inspect(InspectArgs),
+    Convert(ConvertArgs),
+    Verify(VerifyArgs),
     Devices(DevicesArgs),
     Logits(LogitsArgs),
     Completions(CompletionsArgs),
@@ -246,6 +248,63 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// Pack a model into a small, verified folder that loads fast, natively and in a browser
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  globe convert --from HF_DIR --out DIR
+  globe convert --from HF_DIR --adapter LORA_DIR --out DIR --bits 8
+  globe convert --from model-q4_0.gguf --mmproj mmproj-f16.gguf --out DIR
+
+Exit codes:
+  0    the folder is complete
+  1    it could not be written
+  2    wrong usage, or the input cannot be used
+  130  interrupted
+A conversion that was stopped goes on where it was when the same command runs again.")]
+pub struct ConvertArgs {
+    /// Folder with a Hugging Face checkpoint, or a GGUF file of the language model
+    #[arg(long, value_name = "HF_DIR|FILE")]
+    pub from: PathBuf,
+    /// GGUF file of the vision tower, for a GGUF file of the language model
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
+    /// Folder to write; it must be absent, empty, or of the same conversion
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Bits per weight of the language model: 4, 8 or 16
+    #[arg(long, value_name = "N", default_value = "4", value_parser = bits_parser(&["4", "8", "16"]))]
+    pub bits: u32,
+    /// Bits per weight of the vision tower: 8 or 16
+    #[arg(long, value_name = "N", default_value = "8", value_parser = bits_parser(&["8", "16"]))]
+    pub vision_bits: u32,
+    /// Size of a file of weights in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub shard_mb: u64,
+    /// Folder with a PEFT LoRA adapter to be merged into the weights
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// No progress, only errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Check every file of a packed folder against its digest
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  globe verify DIR
+
+Exit codes: 0 every file is as it was written, 2 at least one is not; each is named.")]
+pub struct VerifyArgs {
+    /// Folder that `globe convert` wrote
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// No progress, only errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// List the adapters of this machine and the one that `--device auto` takes
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -314,6 +373,10 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(_) => Err("expected a whole number".into()),
     }
+}
+
+fn bits_parser(names: &'static [&'static str]) -> impl TypedValueParser<Value = u32> {
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<u32>())
 }
 
 fn device_parser() -> impl TypedValueParser<Value = DeviceChoice> {
@@ -403,6 +466,11 @@ mod tests {
             "globe geocode",
             "globe logits --image a.jpg",
             "globe inspect",
+            "globe convert --from a",
+            "globe convert --from a --out b --bits 5",
+            "globe convert --from a --out b --vision-bits 4",
+            "globe convert --from a --out b --shard-mb 0",
+            "globe verify",
             "globe completions tcl",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), Exit::Usage as i32, "{line}");

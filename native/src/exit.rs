@@ -30,6 +30,13 @@ pub struct Fail {
     error: anyhow::Error,
 }
 
+impl Fail {
+    /// An error that the caller of the program can mend.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Usage, error: error.into() }
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Fail {
     fn from(error: E) -> Self {
         Self { exit: Exit::Failure, error: error.into() }
@@ -44,7 +51,7 @@ pub trait OrUsage<T> {
 
 impl<T, E: Into<anyhow::Error>> OrUsage<T> for Result<T, E> {
     fn or_usage(self) -> Result<T, Fail> {
-        self.map_err(|error| Fail { exit: Exit::Usage, error: error.into() })
+        self.map_err(Fail::usage)
     }
 }
 

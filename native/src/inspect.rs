@@ -192,7 +192,8 @@ fn text(report: &Report) -> String {
     rows.iter().map(|(name, value)| format!("{name:14}  {value}\n")).collect()
 }
 
-fn bytes(n: u64) -> String {
+/// A size for reading.
+pub fn bytes(n: u64) -> String {
     scaled(n as f64, 1024.0, &["bytes", "KiB", "MiB", "GiB", "TiB"])
 }
 

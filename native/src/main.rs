@@ -2,6 +2,7 @@
 
 mod args;
 mod console;
+mod convert;
 mod devices;
 mod exit;
 mod geocode;
@@ -13,6 +14,7 @@ mod logits;
 mod output;
 mod progress;
 mod sink;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Command::Locate(args) => locate::run(&args),
         Command::Geocode(args) => geocode::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Completions(args) => args::completions(&args),

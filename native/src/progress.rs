@@ -28,6 +28,14 @@ impl Progress {
         Self::new(len, "[{bar:20}] {pos}/{len} images {elapsed} {wide_msg}", quiet)
     }
 
+    /// For the bytes of a step called `what`.
+    pub fn bytes(what: &str, quiet: bool) -> Self {
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let progress = Self::new(1, template, quiet);
+        progress.bar.set_message(what.to_owned());
+        progress
+    }
+
     fn new(len: usize, template: &str, quiet: bool) -> Self {
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };

@@ -9,15 +9,15 @@ use globe_tests::golden_root;
 use serde_json::Value;
 
 /// What a run printed and how it ended.
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Run {
     #[track_caller]
-    fn expect(self, code: i32) -> Self {
+    pub fn expect(self, code: i32) -> Self {
         let Self { code: got, stdout, stderr } = &self;
         assert_eq!(*got, Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
@@ -39,18 +39,18 @@ fn program() -> PathBuf {
     program
 }
 
-fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program());
     command.args(args).current_dir(golden_root()).env_remove("GLOBE_MODEL").stdin(Stdio::null());
     command
 }
 
 /// Runs globe in the folder of the checkpoints.
-fn globe(line: &str) -> Run {
+pub(crate) fn globe(line: &str) -> Run {
     run(command(line.split_whitespace()))
 }
 
-fn run(mut command: Command) -> Run {
+pub(crate) fn run(mut command: Command) -> Run {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
@@ -60,7 +60,7 @@ fn run(mut command: Command) -> Run {
 const LOCATE: &str = "locate images/photo.jpg --model window56 --samples 2 --max-tokens 8";
 
 /// Names in a folder, hidden ones included.
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
     let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| name(e.unwrap())).collect();
     names.sort();
@@ -363,7 +363,9 @@ fn folders_and_devices_are_described() {
 fn help_version_and_completions_succeed() {
     assert!(globe("--version").expect(0).stdout.starts_with("globe "));
     assert!(globe("completions bash").expect(0).stdout.contains("--token-top-k"));
-    for name in ["locate", "geocode", "inspect", "devices", "logits", "completions"] {
+    for name in
+        ["locate", "geocode", "inspect", "convert", "verify", "devices", "logits", "completions"]
+    {
         let help = globe(&format!("{name} --help")).expect(0).stdout;
         assert!(help.contains("Examples:\n  globe "), "{help}");
     }
@@ -409,7 +411,7 @@ fn interrupt_at(sign: &str, line: &str) -> Option<i32> {
 }
 
 #[cfg(unix)]
-fn interrupt(child: &Child) {
+pub(crate) fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }

@@ -6,6 +6,7 @@ mod attention_step;
 mod autodiff;
 mod bad_input;
 mod cli;
+mod convert;
 mod gather_rows;
 mod gelu;
 mod golden;

@@ -430,6 +430,26 @@ pub enum Error {
         /// Each that does not fit.
         problems: Vec<String>,
     },
+    /// A GGUF file is damaged, or not of a model that is supported: use another file.
+    #[error("{file}: {field}: {reason}")]
+    Gguf {
+        /// Offending file.
+        file: String,
+        /// Metadata key, tensor, or part of the file.
+        field: String,
+        /// What is wrong and what is expected.
+        reason: String,
+    },
+    /// A GGUF file has tensors of a type that is not read: use a file of another type.
+    #[error("{file}: {} tensors of a type that is not read ({known} are):{}", tensors.len(), Listing(tensors))]
+    GgufTypes {
+        /// Offending file.
+        file: String,
+        /// Each of them, with the number of its type.
+        tensors: Vec<String>,
+        /// Types that are read.
+        known: String,
+    },
     /// A tensor to be written is inconsistent: a caller's mistake.
     #[error("cannot write `{tensor}`: {reason}")]
     Write {

@@ -8,6 +8,7 @@ mod checkpoint;
 mod convert;
 mod dtype;
 mod error;
+pub mod gguf;
 mod header;
 mod index;
 mod listing;

@@ -117,6 +117,16 @@ impl Model {
         })
     }
 
+    /// The weights of a checkpoint under the names of the model, its names and shapes checked.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub async fn checkpoint<F: Files>(files: &F) -> Result<(Config, Checkpoint<F::Source>)> {
+        let config = Config::load(files).await?;
+        let checkpoint = open_checked(files, &config).await?;
+        Ok((config, checkpoint))
+    }
+
     /// `model_type` of the configuration.
     pub fn architecture(&self) -> &'static str {
         match self {

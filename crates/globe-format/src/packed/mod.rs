@@ -22,5 +22,5 @@ pub use manifest::{
     Manifest, PackedTensor, Part, Provenance, VERSION, format_of_bits,
 };
 pub use plan::plan;
-pub use reader::{Packed, is_packed, verify};
+pub use reader::{Packed, digest_files, is_packed, verify};
 pub use spec::{Class, RowOrder, SourceRows, TensorSpec};

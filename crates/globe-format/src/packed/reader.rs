@@ -168,6 +168,37 @@ pub async fn verify<F: Files>(
     Ok(manifest)
 }
 
+/// Sizes and digests of files, by plain name; `progress` gets bytes done and in all, and returns
+/// false to stop.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Cancelled`], or an error of a source.
+pub async fn digest_files<F: Files>(
+    files: &F,
+    names: &[String],
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Vec<FileEntry>> {
+    let mut sources = Vec::with_capacity(names.len());
+    for name in names {
+        let source = source::open(files, name).await?;
+        sources.push(source.ok_or_else(|| Error::NotFound { file: name.clone() })?);
+    }
+    let (mut done, all) = (0, sources.iter().map(Source::size_bytes).sum());
+    let mut entries = Vec::with_capacity(names.len());
+    for (name, source) in names.iter().zip(&sources) {
+        let mut own = Sha256::new();
+        let mut sink = |bytes: &[u8]| {
+            own.update(bytes);
+            done += bytes.len() as u64;
+            progress(done, all)
+        };
+        digest::stream(source, name, &mut sink).await?;
+        let (name, size, sha256) = (name.clone(), source.size_bytes(), digest::hex(own));
+        entries.push(FileEntry { name, size, sha256 });
+    }
+    Ok(entries)
+}
+
 async fn read_manifest<F: Files>(files: &F) -> Result<Manifest> {
     match read_file(files, MANIFEST_FILE).await? {
         Some(json) => Manifest::parse(&json),
