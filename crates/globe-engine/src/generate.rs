@@ -1,10 +1,10 @@
 //! One answer, token by token.
 
 use globe_ops::{Int, Tensor, argmax, read_f32, read_i32, tensor_i32};
+use globe_rng::uniform;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::finite;
-use crate::rng::uniform;
 use crate::{Cancel, Engine, Error, Result, Sampling, Session};
 
 /// What happens while a photo is answered.
