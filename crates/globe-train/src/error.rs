@@ -1,0 +1,71 @@
+//! The one error type of this crate.
+
+use std::{io, path::PathBuf};
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why training could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The terms of one answer do not fit together: the policy returned something else than asked.
+    #[error("loss: answer {sequence} of the micro-batch: {reason}")]
+    Loss {
+        /// Position in the micro-batch.
+        sequence: usize,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A tensor has another size than its parameter: the file belongs to another model.
+    #[error("`{name}`: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Name of the tensor.
+        name: String,
+        /// Shape that fits.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// A tensor is absent: the file belongs to another model or is not a checkpoint.
+    #[error("tensor `{name}` not found")]
+    MissingTensor {
+        /// Name asked for.
+        name: String,
+    },
+    /// A tensor file could not be written or read.
+    #[error(transparent)]
+    Format(#[from] globe_format::Error),
+    /// Gradients are no numbers any more: lower the learning rate, or look at the last samples.
+    #[error(
+        "the gradient was not finite (norm {norm}) for {steps} steps in a row; lower the learning \
+         rate or go back to an earlier checkpoint"
+    )]
+    NotFinite {
+        /// Steps without a good one between.
+        steps: u64,
+        /// The last norm.
+        norm: f64,
+    },
+    /// A file or folder could not be used: check path, permissions and free space.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// What was attempted, such as `cannot write`.
+        doing: &'static str,
+        /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: attaches the path and what was being done.
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+}
