@@ -47,6 +47,22 @@ pub enum Error {
         /// The last norm.
         norm: f64,
     },
+    /// A reward broke its contract: a fault in the reward, or in the model behind it.
+    #[error("reward `{name}`: {reason}")]
+    Reward {
+        /// Name of the reward.
+        name: String,
+        /// What it returned.
+        reason: String,
+    },
+    /// The reward server does not answer: start it, or check the address, then resume.
+    #[error("reward server {url}: {reason}")]
+    Judge {
+        /// Address as configured.
+        url: String,
+        /// What happened last.
+        reason: String,
+    },
     /// A file or folder could not be used: check path, permissions and free space.
     #[error("{}: {doing}: {source}", path.display())]
     Io {

@@ -1,8 +1,10 @@
 //! Losses, rewards, data, checkpoints and the training loop of GLOBE's method, without a GPU.
 
+pub mod data;
 mod error;
 pub mod loss;
 pub mod optimiser;
+pub mod rewards;
 mod tensor;
 
 pub use error::{Error, Result};

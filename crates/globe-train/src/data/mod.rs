@@ -1,0 +1,5 @@
+//! Training data.
+
+mod sample;
+
+pub use sample::{ImageSource, Sample};
