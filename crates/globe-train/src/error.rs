@@ -63,6 +63,54 @@ pub enum Error {
         /// What happened last.
         reason: String,
     },
+    /// A row does not fit: correct it, `data check` lists all of them.
+    #[error("{}, row {row}{}: {reason}", file.display(), column_label(column))]
+    Data {
+        /// Data file.
+        file: PathBuf,
+        /// Row, counted from 1 without a header; 0 is the header.
+        row: usize,
+        /// Column, if one is at fault.
+        column: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The parquet file is damaged or uses a compression other than none, snappy or gzip.
+    #[error("{}: {reason}; known compressions are none, snappy and gzip", file.display())]
+    Parquet {
+        /// Data file.
+        file: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// No data file: name a `.parquet`, `.jsonl` or `.csv` file, or a folder with such files.
+    #[error("{}: no .parquet, .jsonl or .csv file", path.display())]
+    DataFormat {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// The data files have no rows.
+    #[error("{}: no rows", path.display())]
+    EmptyData {
+        /// Path as given.
+        path: PathBuf,
+    },
+    /// Not one photo of a whole pass could be used: check the image folder.
+    #[error("none of {rows} photos can be used; first: {first}")]
+    NoImages {
+        /// Rows tried.
+        rows: u64,
+        /// The first of them with its reason.
+        first: String,
+    },
+    /// A data file is shorter than when training began: restore it.
+    #[error("row {row} of block {block} is gone; the data files changed while training ran")]
+    DataChanged {
+        /// Block in the order of the files.
+        block: usize,
+        /// Row within it.
+        row: usize,
+    },
     /// A file or folder could not be used: check path, permissions and free space.
     #[error("{}: {doing}: {source}", path.display())]
     Io {
@@ -84,4 +132,8 @@ impl Error {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
     }
+}
+
+fn column_label(column: &str) -> String {
+    if column.is_empty() { String::new() } else { format!(", column `{column}`") }
 }

@@ -1,7 +1,7 @@
 """Makes the goldens of globe-train: what TRL, torch and transformers compute, as JSON.
 
     pip install -r requirements.txt
-    python make.py            # writes loss.json, optimiser.json and adapter/
+    python make.py            # writes loss.json, optimiser.json, adapter/ and *.parquet
     python make.py --check    # makes them elsewhere and compares
     python verify.py          # reads with peft and TensorBoard what the Rust tests wrote here
 """
@@ -210,6 +210,36 @@ def adapter(folder):
     save_file({"x": hidden, "y": model(hidden)}, folder / "forward.safetensors")
 
 
+def parquet(folder):
+    """MP16-Reason's layout with invented rows: seven rows in groups of three, the fifth photo damaged."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    def photo(i):
+        out = io.BytesIO()
+        Image.new("RGB", (8 + i, 6), (40 * i, 90, 200)).save(out, "PNG")
+        return out.getvalue() if i != 4 else out.getvalue()[:50]
+
+    places = [("France", "Paris"), ("Japan", "Kyoto"), ("Kenya", "Nairobi")]
+    rows = []
+    for i in range(7):
+        country, city = places[i % 3]
+        rows.append({
+            "images": [{"bytes": photo(i), "path": f"{i}.png"}],
+            "response": f"<think>Row {i}.</think>",
+            "solution": f"<country>{country}</country> <city>{city}</city>",
+            "entities": [{"text": "palm tree"}, {"text": f"sign {i}"}],
+        })
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "rows.parquet", row_group_size=3, compression="snappy")
+    rows[1]["solution"] = "Japan"
+    table = pa.Table.from_pylist(rows[:2])
+    pq.write_table(table, folder / "bad.parquet", compression="snappy")
+
+
 def make(folder):
     inputs = loss_inputs()
     loss = {
@@ -223,6 +253,7 @@ def make(folder):
     for name, value in [("loss", loss), ("optimiser", optimiser())]:
         (folder / f"{name}.json").write_text(json.dumps(value) + "\n")
     adapter(folder / "adapter")
+    parquet(folder)
 
 
 if __name__ == "__main__":
@@ -232,6 +263,7 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             make(pathlib.Path(folder))
             names = ["loss.json", "optimiser.json", "adapter/adapter_model.safetensors"]
+            names += ["rows.parquet", "bad.parquet"]
             bad = [n for n in names if not filecmp.cmp(HERE / n, f"{folder}/{n}", shallow=False)]
             raise SystemExit(f"differ: {bad}" if bad else 0)
     make(HERE)
