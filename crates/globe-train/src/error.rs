@@ -111,6 +111,32 @@ pub enum Error {
         /// Row within it.
         row: usize,
     },
+    /// The configuration is not usable: correct the line named.
+    #[error("{at}: {reason}")]
+    Config {
+        /// File, and line where known.
+        at: String,
+        /// What is wrong, with the nearest key.
+        reason: String,
+    },
+    /// A checkpoint is damaged: go on from the one before it, or start anew.
+    #[error("{}: damaged: {reason}; {}", path.display(), offer(previous))]
+    CheckpointCorrupt {
+        /// Its folder.
+        path: PathBuf,
+        /// The first fault.
+        reason: String,
+        /// The newest sound one before it.
+        previous: Option<PathBuf>,
+    },
+    /// The adapter cannot be used: it is damaged, or of a kind globe does not know.
+    #[error("{}: {reason}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A file or folder could not be used: check path, permissions and free space.
     #[error("{}: {doing}: {source}", path.display())]
     Io {
@@ -136,4 +162,11 @@ impl Error {
 
 fn column_label(column: &str) -> String {
     if column.is_empty() { String::new() } else { format!(", column `{column}`") }
+}
+
+fn offer(previous: &Option<PathBuf>) -> String {
+    match previous {
+        Some(path) => format!("{} is sound, resume from it", path.display()),
+        None => "there is no sound checkpoint before it".into(),
+    }
 }

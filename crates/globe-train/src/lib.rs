@@ -1,5 +1,7 @@
 //! Losses, rewards, data, checkpoints and the training loop of GLOBE's method, without a GPU.
 
+pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
 pub mod loss;
