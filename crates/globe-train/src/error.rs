@@ -137,6 +137,57 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The policy failed.
+    #[error(transparent)]
+    Policy(#[from] crate::PolicyError),
+    /// The policy returned something else than asked: a fault in its implementation.
+    #[error("policy: {call}: {reason}")]
+    PolicyContract {
+        /// Which call.
+        call: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The configuration is not that of the checkpoint: undo the changes, or allow them.
+    #[error("the configuration changed since the checkpoint:\n  {}", differences.join("\n  "))]
+    ResumeChanged {
+        /// Every difference that matters.
+        differences: Vec<String>,
+    },
+    /// The checkpoint belongs to another base model: name that one.
+    #[error("{}: made with base `{saved}`, but the model is `{got}`", path.display())]
+    ResumeOther {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Identity in the checkpoint.
+        saved: String,
+        /// Identity of the policy.
+        got: String,
+    },
+    /// Training stopped; what was learnt is saved. Remove the cause and resume.
+    #[error("{cause}; saved as {}, resume from there", checkpoint.display())]
+    Interrupted {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Why.
+        cause: Box<Error>,
+    },
+    /// Training stopped, and the checkpoint could not be saved either.
+    #[error("{cause}; and no checkpoint could be saved: {error}")]
+    Unsaved {
+        /// Why it could not be saved.
+        error: Box<Error>,
+        /// Why training stopped.
+        cause: Box<Error>,
+    },
+    /// A row lacks what this kind of training needs.
+    #[error("{id}: {reason}")]
+    Row {
+        /// Id of the row.
+        id: String,
+        /// What is missing.
+        reason: String,
+    },
     /// A file or folder could not be used: check path, permissions and free space.
     #[error("{}: {doing}: {source}", path.display())]
     Io {

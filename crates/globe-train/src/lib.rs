@@ -6,8 +6,14 @@ pub mod data;
 mod error;
 pub mod loss;
 pub mod optimiser;
+mod policy;
 pub mod rewards;
 mod tensor;
+pub mod trainer;
 
 pub use error::{Error, Result};
+pub use policy::{
+    Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
+    Sequence, Side, StepOutcome, Stop, TokenLogps,
+};
 pub use tensor::Tensors;

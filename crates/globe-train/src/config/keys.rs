@@ -161,7 +161,7 @@ sections! {
     }
     /// Sampling of answers.
     rollout: RolloutSection {
-        /// Photos per generation.
+        /// Photos per generation; rows per step where the answers are known.
         prompts: usize = 6,
         /// Answers per photo, at least 2.
         group_size: usize = 8,

@@ -1,6 +1,7 @@
 """Reads what the Rust tests wrote here with the libraries it is meant for: peft and TensorBoard."""
 
 import pathlib
+import types
 
 import torch
 
@@ -18,12 +19,18 @@ class Block(torch.nn.Module):
 
 
 class Tiny(torch.nn.Module):
+    # peft reads both of a model whose adapter says CAUSAL_LM.
+    config = types.SimpleNamespace(model_type="tiny", to_dict=dict)
+
     def __init__(self):
         super().__init__()
         self.layers = torch.nn.ModuleList([Block()])
 
-    def forward(self, x):
-        return self.layers[0](x)
+    def forward(self, input_ids, **_):
+        return self.layers[0](input_ids)
+
+    def prepare_inputs_for_generation(self):
+        """Nothing here generates."""
 
 
 def tiny_model():
