@@ -10,6 +10,7 @@ mod policy;
 pub mod rewards;
 mod tensor;
 pub mod trainer;
+pub mod watch;
 
 pub use error::{Error, Result};
 pub use policy::{

@@ -55,8 +55,7 @@ def check_adapter():
 def check_events():
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (file,) = (HERE / "events_rust").iterdir()
-    events = EventAccumulator(str(file))
+    events = EventAccumulator(str(HERE / "events_rust"))
     events.Reload()
     got = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     want = {"reward": [(1, 0.25), (2, 0.5)], "rewards/geo/mean": [(2, -1.0)]}

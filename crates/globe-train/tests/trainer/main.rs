@@ -5,6 +5,7 @@ mod learning;
 mod resume;
 mod supervised;
 mod tabular;
+mod watching;
 
 use std::{
     collections::BTreeMap,
