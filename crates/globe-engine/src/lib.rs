@@ -9,13 +9,12 @@ mod engine;
 mod error;
 mod generate;
 mod locate;
-mod rng;
 mod sampling;
 
 pub use cancel::Cancel;
 pub use engine::{Engine, Prepared, Session};
 pub use error::{Error, Result};
 pub use generate::{Event, Generated, Generation, StopReason};
+pub use globe_rng::{Draw, philox};
 pub use locate::{ExifGps, LocateOptions, LocateResult, SampleResult, Timings, locate};
-pub use rng::{Draw, philox};
 pub use sampling::Sampling;

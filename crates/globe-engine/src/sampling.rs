@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use globe_rng::Draw;
 use serde::{Deserialize, Serialize};
 
-use crate::rng::Draw;
 use crate::{Error, Result};
 
 /// How tokens are chosen. The order of the steps is that of vLLM: penalties, temperature, top-k, top-p.

@@ -1,0 +1,140 @@
+use std::io;
+
+use super::*;
+use crate::checkpoint::RealDisk;
+
+fn files(text: &str) -> BTreeMap<String, Vec<u8>> {
+    let file = |name: &str| (name.to_owned(), format!("{name} {text}").into_bytes());
+    BTreeMap::from([file("adapter/config.json"), file("state.json"), file("weights")])
+}
+
+/// Works until its operations are used up, then dies: the last one happens in part.
+struct Dying {
+    operations: usize,
+}
+
+impl Dying {
+    /// True when this operation still happens.
+    fn lives(&mut self) -> bool {
+        let lives = self.operations > 0;
+        self.operations = self.operations.saturating_sub(1);
+        lives
+    }
+
+    fn dead() -> io::Result<()> {
+        Err(io::Error::other("killed"))
+    }
+}
+
+impl Disk for Dying {
+    fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        if self.lives() { RealDisk.create_dir(path) } else { Self::dead() }
+    }
+
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.lives() {
+            return RealDisk.write(path, bytes);
+        }
+        RealDisk.write(path, &bytes[..bytes.len() / 2])?;
+        Self::dead()
+    }
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        if self.lives() { RealDisk.sync_dir(path) } else { Self::dead() }
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.lives() { RealDisk.rename(from, to) } else { Self::dead() }
+    }
+
+    /// Dies with half of the folder gone.
+    fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        if self.lives() {
+            return RealDisk.remove_dir(path);
+        }
+        fs::remove_file(path.join("weights")).ok();
+        Self::dead()
+    }
+}
+
+#[test]
+fn what_was_saved_is_loaded_and_old_ones_go() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::new(temp.path().join("checkpoints"), 2);
+    assert_eq!(store.newest().unwrap(), None);
+    for step in [1, 2, 10] {
+        store.save(&mut RealDisk, step, &files(&step.to_string())).unwrap();
+    }
+    assert_eq!(store.steps().unwrap(), [2, 10]);
+    let newest = store.newest().unwrap().unwrap();
+    assert_eq!((newest.step, &newest.files), (10, &files("10")));
+    assert_eq!(newest.file("weights").unwrap(), b"weights 10");
+    assert!(newest.file("absent").is_err());
+    assert_eq!(fs::read_to_string(store.root().join(LATEST)).unwrap(), "step-00000010\n");
+    // The same step again, as after going back.
+    store.save(&mut RealDisk, 10, &files("again")).unwrap();
+    assert_eq!(store.newest().unwrap().unwrap().files, files("again"));
+}
+
+/// Dies at every operation of a save in turn; what is there afterwards is always whole.
+#[test]
+fn a_crash_at_any_operation_leaves_a_whole_checkpoint() {
+    let mut crashes = 0;
+    for operations in 0.. {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::new(temp.path(), 1);
+        store.save(&mut RealDisk, 1, &files("one")).unwrap();
+        let result = store.save(&mut Dying { operations }, 2, &files("two"));
+        let newest = store.newest().unwrap().unwrap();
+        let want = if newest.step == 1 { files("one") } else { files("two") };
+        assert_eq!(newest.files, want, "after {operations} operations");
+        if result.is_ok() {
+            assert_eq!(newest.step, 2);
+            break;
+        }
+        crashes += 1;
+        // The run goes on and saves again.
+        store.save(&mut RealDisk, 2, &files("two")).unwrap();
+        let newest = store.newest().unwrap().unwrap();
+        assert_eq!((newest.step, newest.files), (2, files("two")), "after {operations} operations");
+        assert_eq!(store.steps().unwrap(), [2]);
+        let left: Vec<_> =
+            fs::read_dir(temp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|f| !f.to_string_lossy().ends_with(".tmp")), "{left:?}");
+    }
+    assert!(crashes >= 12, "only {crashes} places to crash were tried");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_one_before_is_offered() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::new(temp.path(), 0);
+    for step in [1, 2, 3] {
+        store.save(&mut RealDisk, step, &files("x")).unwrap();
+    }
+    fs::write(store.path(2).join("state.json"), "short").unwrap();
+    let weights = store.path(3).join("weights");
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+
+    let error = store.newest().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("step-00000003") && text.contains("weights: its SHA-256"), "{text}");
+    assert!(text.contains("step-00000001"), "the damaged one before is passed over: {text}");
+    assert!(store.load(1).is_ok());
+    assert!(store.load(2).unwrap_err().to_string().contains("state.json: 5 bytes instead of"));
+    fs::remove_file(store.path(3).join(MANIFEST)).unwrap();
+    assert!(store.newest().unwrap_err().to_string().contains("manifest.json: cannot read"));
+    fs::remove_dir_all(store.path(1)).unwrap();
+    assert!(store.newest().unwrap_err().to_string().contains("no sound checkpoint before it"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_with_its_path() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let error = Store::new(&file, 1).save(&mut RealDisk, 1, &files("x")).unwrap_err();
+    assert!(error.to_string().contains("file: cannot make the folder"), "{error}");
+}
