@@ -39,7 +39,93 @@ pub enum Command {
     Verify(VerifyArgs),
     Devices(DevicesArgs),
     Logits(LogitsArgs),
+    Bench(BenchArgs),
+    Compare(CompareArgs),
     Completions(CompletionsArgs),
+}
+
+/// Compare two versions of a model: what quantization costs
+///
+/// The first model answers each image greedily; that answer is forced on both, and their logits
+/// are compared token by token.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  globe compare MODEL_DIR MODEL_Q4_DIR --images PHOTO_DIR
+  globe compare MODEL_DIR MODEL_Q8_DIR --images PHOTO_DIR --json"
+)]
+pub struct CompareArgs {
+    /// The model that is right
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The model that is measured against it
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Folder of images; files of other kinds are passed over
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Tokens of each forced answer
+    #[arg(long, value_name = "N", default_value = "32", value_parser = at_least_one)]
+    pub tokens: usize,
+    /// Most pixels of an image after resizing [default: the limit of the model]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_pixels: Option<usize>,
+    /// What computes
+    #[arg(long, default_value = "auto", value_parser = device_parser())]
+    pub device: DeviceChoice,
+    /// Hold the first model in f32 and compute it with the plain kernels
+    #[arg(long)]
+    pub reference: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measure how fast an adapter answers, beside how fast it could
+///
+/// Without --model, weights are random and of the size that --shape names: the code path is the
+/// same. Copy bandwidth and arithmetic are measured first.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  globe bench --shape 0.5b --device software
+  globe bench --model MODEL_DIR --batch 1,4,16 --json"
+)]
+pub struct BenchArgs {
+    /// Model folder [default: random weights]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Size of the random model
+    #[arg(long, value_enum, default_value = "0.5b", conflicts_with = "model")]
+    pub shape: crate::bench::Shape,
+    /// Bits per weight of the random model; its tower has at least 8
+    #[arg(long, value_name = "4|8|16|32", default_value_t = 4, conflicts_with = "model")]
+    pub bits: u32,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value = "512", value_parser = at_least_one)]
+    pub prompt: usize,
+    /// Tokens of each answer
+    #[arg(long, value_name = "N", default_value = "128", value_parser = at_least_three)]
+    pub tokens: usize,
+    /// Answers at once, one measurement for each number
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,4,16", value_parser = at_least_one)]
+    pub batch: Vec<usize>,
+    /// Side of the image in pixels; 0 leaves the tower out
+    #[arg(long, value_name = "PIXELS", default_value_t = 224)]
+    pub image: usize,
+    /// Measurements of each kind, of which the median counts
+    #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
+    pub repeats: usize,
+    /// What computes
+    #[arg(long, default_value = "auto", value_parser = device_parser())]
+    pub device: DeviceChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Locate photos: sample answers of a model and rank the places they name
@@ -372,6 +458,13 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("expected at least 1".into()),
         Ok(n) => Ok(n),
         Err(_) => Err("expected a whole number".into()),
+    }
+}
+
+fn at_least_three(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n >= 3 => Ok(n),
+        _ => Err("expected a number of at least 3".into()),
     }
 }
 

@@ -27,6 +27,10 @@ struct AdapterView<'a> {
     f16: bool,
     subgroups: bool,
     timestamps: bool,
+    /// Fewest and most invocations of a subgroup.
+    subgroup_size: (u32, u32),
+    /// Kernels that multiply by packed matrices: `lanes` or `teams`.
+    linear: String,
 }
 
 impl<'a> From<&'a Adapter> for AdapterView<'a> {
@@ -40,6 +44,8 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             f16: adapter.features.f16,
             subgroups: adapter.features.subgroups,
             timestamps: adapter.features.timestamps,
+            subgroup_size: adapter.subgroup_size,
+            linear: format!("{:?}", adapter.variant()).to_lowercase(),
         }
     }
 }
@@ -79,8 +85,8 @@ fn adapter(adapter: &AdapterView) -> String {
     let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     let binding = adapter.max_binding_bytes >> 20;
     format!(
-        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n",
-        adapter.name, adapter.api, adapter.driver,
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {} (GLOBE_LINEAR=lanes|teams forces the others, where the adapter can run them)\n",
+        adapter.name, adapter.api, adapter.driver, adapter.linear,
     )
 }
 
@@ -99,6 +105,8 @@ mod tests {
             f16: true,
             subgroups: false,
             timestamps: true,
+            subgroup_size: (8, 8),
+            linear: "teams".into(),
         };
         let devices = Devices { adapters: vec![adapter], auto: "Some GPU" };
         let expected = "\
@@ -107,6 +115,7 @@ Some GPU
   driver    mesa 25
   features  f16, timestamps
   binding   at most 128 MiB per buffer
+  kernels   teams (GLOBE_LINEAR=lanes|teams forces the others, where the adapter can run them)
 --device auto takes: Some GPU
 ";
         assert_eq!(text(&devices), expected);

@@ -1,6 +1,8 @@
 //! The globe command line: arguments, files and signals. Everything else is in the libraries.
 
 mod args;
+mod bench;
+mod compare;
 mod console;
 mod convert;
 mod devices;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Completions(args) => args::completions(&args),
     })
 }

@@ -42,6 +42,10 @@ kernels! {
     AttentionMerge => "attention_merge",
     /// One part of one token's attention.
     AttentionSplit => "attention_split",
+    /// Bytes moved, for measuring.
+    BenchCopy => "bench_copy",
+    /// Numbers multiplied, for measuring.
+    BenchFma => "bench_fma",
     /// Rows of a table by index.
     GatherRows => "gather_rows",
     /// Exact GELU.

@@ -29,7 +29,7 @@ fn convert(from: &str, out: &Path, rest: &str) -> Run {
 }
 
 /// A folder converted with these options.
-fn converted(from: &str, rest: &str) -> TempDir {
+pub(crate) fn converted(from: &str, rest: &str) -> TempDir {
     let out = tempdir().unwrap();
     let run = convert(from, out.path(), rest).expect(0);
     assert!(run.stdout.contains(" tensors, "), "{}", run.stdout);

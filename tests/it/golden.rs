@@ -146,7 +146,7 @@ fn check_text(
         check(golden, &format!("text.layer.{i}.last"), &last, LAYER_TOL);
         n_layers += 1;
     };
-    model.prefill(ids, Some(features), grids, &mut cache, &mut trace).unwrap();
+    model.prefill(ids, Some(features), grids, &mut cache, 1, &mut trace).unwrap();
     assert_eq!(n_layers, model.config().text.num_hidden_layers, "every layer is traced");
 }
 

@@ -13,6 +13,7 @@ mod golden;
 mod linear;
 mod packed_gather;
 mod packed_linear;
+mod packed_model;
 mod rms_norm;
 mod rotary;
 mod rotary_split;

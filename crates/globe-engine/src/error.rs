@@ -68,6 +68,16 @@ pub enum Error {
     /// The model cannot be loaded or cannot run.
     #[error(transparent)]
     Model(globe_model::Error),
+    /// Two models cannot be compared token by token: they have different vocabularies.
+    #[error(
+        "the models differ in vocabulary: {a} logits against {b}; compare versions of one model"
+    )]
+    Differ {
+        /// Logits of the first.
+        a: usize,
+        /// Logits of the second.
+        b: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Ops(#[from] globe_ops::Error),

@@ -5,6 +5,7 @@
 
 mod batch;
 mod cancel;
+mod compare;
 mod engine;
 mod error;
 mod generate;
@@ -12,6 +13,7 @@ mod locate;
 mod sampling;
 
 pub use cancel::Cancel;
+pub use compare::{CompareOptions, Comparison, compare};
 pub use engine::{Engine, Prepared, Session};
 pub use error::{Error, Result};
 pub use generate::{Event, Generated, Generation, StopReason};

@@ -29,6 +29,14 @@ impl Linear {
         Self { weight: table.0.clone(), bias: None }
     }
 
+    /// Bytes of the weight on the device.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        match &self.weight {
+            Matrix::Dense(weight) => 4 * weight.dims().iter().product::<usize>() as u64,
+            Matrix::Packed(weight) => weight.size_bytes(),
+        }
+    }
+
     /// The product alone.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
         self.apply(x, Fused::default())
@@ -130,6 +138,10 @@ impl Mlp {
             gate_up: Linear::load(w, &format!("{name}.gate_up")).await?,
             down_proj: Linear::load(w, &format!("{name}.down_proj")).await?,
         })
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.gate_up.size_bytes() + self.down_proj.size_bytes()
     }
 
     /// `x + mlp(norm(x))`.

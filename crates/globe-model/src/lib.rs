@@ -20,7 +20,7 @@ pub use cache::Cache;
 pub use config::{Config, TextConfig, VisionConfig};
 pub use error::{Error, Result};
 pub use model::{ImageGrid, Model, StoredAs, Summary};
-pub use qwen2_5_vl::{Qwen2_5Vl, TraceStage};
+pub use qwen2_5_vl::{Qwen2_5Vl, Trace, TraceStage};
 pub use rope::{MropePositions, mrope_positions};
 pub use vision_layout::VisionLayout;
 pub use weights::Precision;

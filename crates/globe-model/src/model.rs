@@ -1,10 +1,11 @@
 //! What the engine sees of any architecture.
 
-use globe_format::packed::{Packed, TensorSpec, is_packed};
+use globe_format::packed::{Packed, TensorSpec, format_of_bits, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
 use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
 
-use crate::weights::{Store, packed_bytes};
+use crate::qwen2_5_vl::Trace;
+use crate::weights::{Noise, Store, packed_bytes};
 use crate::{Cache, Config, Error, Precision, Qwen2_5Vl, Result};
 
 /// Patch grid of one image: frames, rows and columns of patches.
@@ -89,6 +90,37 @@ impl Model {
         Ok(Self::Qwen2_5Vl(model))
     }
 
+    /// A model of noise with this configuration, for measuring speed: `bits` per weight of the
+    /// language model, `vision_bits` of the tower (4, 8, 16 or 32).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for other bits, [`Error::Ops`] if the device has no room.
+    pub async fn random(
+        config: Config,
+        bits: u32,
+        vision_bits: u32,
+        compute: &Compute,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let format = |bits: u32| {
+            let reason = format!("{bits} bits per weight; use 4, 8, 16 or 32");
+            format_of_bits(bits).ok_or(Error::Config { field: "bits".into(), reason })
+        };
+        let noise = Noise { text: format(bits)?, vision: format(vision_bits)? };
+        let store = Store::<&[u8]>::Random(noise);
+        let precision = Precision::Stored;
+        let model = Qwen2_5Vl::load(config, &store, compute, precision, progress).await?;
+        Ok(Self::Qwen2_5Vl(model))
+    }
+
+    /// Bytes of weights that one token of one answer reads: all of the language model but the
+    /// embedding table.
+    pub fn bytes_per_token(&self) -> u64 {
+        match self {
+            Self::Qwen2_5Vl(model) => model.bytes_per_token(),
+        }
+    }
+
     /// What the folder holds, its names and shapes checked.
     ///
     /// # Errors
@@ -102,6 +134,7 @@ impl Model {
         let (n_tensors, formats) = match &store {
             Store::Checkpoint(checkpoint) => (checkpoint.names().count(), stored(checkpoint)),
             Store::Packed(packed) => (packed.manifest().tensors.len(), packed_formats(packed)),
+            Store::Random(_) => unreachable!("a folder is read"),
         };
         let text = &config.text;
         let row = 2 * text.n_kv_heads() * text.head_dim() * size_of::<f32>();
@@ -123,7 +156,7 @@ impl Model {
     /// As [`Model::load`].
     pub async fn checkpoint<F: Files>(files: &F) -> Result<(Config, Checkpoint<F::Source>)> {
         let config = Config::load(files).await?;
-        let checkpoint = open_checked(files, &config).await?;
+        let checkpoint = open_checkpoint(files, &config).await?;
         Ok((config, checkpoint))
     }
 
@@ -187,7 +220,26 @@ impl Model {
         cache: &mut Cache,
     ) -> Result<Tensor<2>> {
         match self {
-            Self::Qwen2_5Vl(model) => model.prefill(ids, images, grids, cache, &mut |_, _| {}),
+            Self::Qwen2_5Vl(model) => model.prefill(ids, images, grids, cache, 1, &mut |_, _| {}),
+        }
+    }
+
+    /// The same, with logits after each of the last `n` tokens, `[n, vocab_size]`, and the
+    /// activations of every layer shown to `trace`.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`].
+    pub fn prefill_traced(
+        &self,
+        ids: &[u32],
+        images: Option<Tensor<2>>,
+        grids: &[ImageGrid],
+        cache: &mut Cache,
+        n: usize,
+        trace: &mut Trace,
+    ) -> Result<Tensor<2>> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.prefill(ids, images, grids, cache, n, trace),
         }
     }
 
@@ -221,10 +273,14 @@ async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Store<F::S
         packed.check(&Qwen2_5Vl::packed_specs(config))?;
         return Ok(Store::Packed(packed));
     }
+    Ok(Store::Checkpoint(open_checkpoint(files, config).await?))
+}
+
+async fn open_checkpoint<F: Files>(files: &F, config: &Config) -> Result<Checkpoint<F::Source>> {
     let checkpoint = Checkpoint::open(files).await?.rename(Qwen2_5Vl::canonical_name)?;
     let ignored = |name: &str| Qwen2_5Vl::is_ignored(config, name);
     checkpoint.check_names(&Qwen2_5Vl::tensor_shapes(config), ignored)?;
-    Ok(Store::Checkpoint(checkpoint))
+    Ok(checkpoint)
 }
 
 fn stored<S: Source>(checkpoint: &Checkpoint<S>) -> Vec<StoredAs> {
@@ -257,5 +313,6 @@ fn device_bytes<S: Source>(store: &Store<S>, specs: &[TensorSpec]) -> u64 {
     match store {
         Store::Packed(packed) => packed.manifest().tensors.iter().map(|t| t.size_bytes()).sum(),
         Store::Checkpoint(checkpoint) => specs.iter().map(|s| packed_bytes(checkpoint, s)).sum(),
+        Store::Random(_) => unreachable!("a folder is read"),
     }
 }

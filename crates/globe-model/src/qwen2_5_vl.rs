@@ -121,6 +121,12 @@ impl Qwen2_5Vl {
         Cache::new(cfg.num_hidden_layers, &self.heads, slots, capacity, table)
     }
 
+    /// Bytes of weights that a step reads.
+    pub(crate) fn bytes_per_token(&self) -> u64 {
+        let layers: u64 = self.model.layers.iter().map(DecoderLayer::size_bytes).sum();
+        layers + self.lm_head.size_bytes()
+    }
+
     /// Whether [`crate::Batch`] can draw answers of this model.
     pub(crate) fn can_batch(&self) -> bool {
         self.can_batch
@@ -153,7 +159,8 @@ impl Qwen2_5Vl {
         self.visual.forward(x, layout, cfg, trace)
     }
 
-    /// Reads a prompt into an empty cache; logits of the token after it, `[1, vocab_size]`.
+    /// Reads a prompt into an empty cache; logits after each of its last `n` tokens,
+    /// `[n, vocab_size]`.
     ///
     /// # Errors
     /// [`Error`] if ids, images and cache do not fit together.
@@ -163,6 +170,7 @@ impl Qwen2_5Vl {
         images: Option<Tensor<2>>,
         grids: &[ImageGrid],
         cache: &mut Cache,
+        n: usize,
         trace: &mut Trace,
     ) -> Result<Tensor<2>> {
         let cfg = &self.config;
@@ -179,7 +187,9 @@ impl Qwen2_5Vl {
         let axes = tensor_i32(axes, [3, ids.len()], &self.device);
         cache.rope_delta = positions.delta;
         let x = self.model.forward(x, axes, cache, &self.heads, &cfg.text, trace)?;
-        let last = tensor_i32(vec![ids.len() as i32 - 1], [1], &self.device);
+        let last = (ids.len().saturating_sub(n)..ids.len()).map(|i| i as i32).collect::<Vec<_>>();
+        let n = last.len();
+        let last = tensor_i32(last, [n], &self.device);
         self.lm_head.forward_normed(gather_rows(&x, last), &self.model.norm)
     }
 
@@ -567,6 +577,10 @@ impl DecoderLayer {
             o_proj: Linear::load(w, &at("self_attn.o_proj")).await?,
             mlp: Mlp::load(w, &at("mlp")).await?,
         })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.qkv.size_bytes() + self.o_proj.size_bytes() + self.mlp.size_bytes()
     }
 
     /// Some tokens after those in the cache, each with the keys in its range: `[tokens, hidden]`.

@@ -38,6 +38,37 @@ pub(crate) enum Store<S> {
     Checkpoint(Checkpoint<S>),
     /// A folder made by `globe convert`.
     Packed(Packed<S>),
+    /// Noise of this many bits, for measuring speed without a model.
+    Random(Noise),
+}
+
+/// Weights that stand for nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noise {
+    /// Format of the language model.
+    pub(crate) text: globe_format::WeightFormat,
+    /// Format of the tower.
+    pub(crate) vision: globe_format::WeightFormat,
+}
+
+impl Noise {
+    /// Words that look random to a cache and a branch predictor. Their high bits are cleared where
+    /// a float could become infinite.
+    fn words(bytes: usize, format: WeightFormat) -> Vec<u8> {
+        let mask = match format {
+            WeightFormat::Q4 | WeightFormat::Q8 => u32::MAX,
+            WeightFormat::F16 => 0x83ff_83ff,
+            WeightFormat::Bf16 | WeightFormat::F32 => 0x8000_ffff,
+        };
+        let mut state = 1u32;
+        let mut words = Vec::with_capacity(bytes);
+        for _ in 0..bytes / 4 {
+            // Numerical Recipes' linear congruential generator.
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            words.extend_from_slice(&((state ^ state >> 16) & mask).to_le_bytes());
+        }
+        words
+    }
 }
 
 /// Named tensors of a model, each made of one or more tensors of a checkpoint.
@@ -77,6 +108,7 @@ impl<'a, S: Source> Weights<'a, S> {
         let values = match self.store {
             Store::Checkpoint(checkpoint) => read_rows(checkpoint, spec, 0, spec.rows).await?,
             Store::Packed(packed) => unpacked(packed, packed.tensor(name)?).await?,
+            Store::Random(_) => vec![1.0; spec.rows],
         };
         self.upload(values, [spec.rows])
     }
@@ -88,6 +120,7 @@ impl<'a, S: Source> Weights<'a, S> {
             _ if self.dense => self.dense(spec).await,
             Store::Checkpoint(checkpoint) => self.pack(checkpoint, spec).await,
             Store::Packed(packed) => self.packed(packed, packed.tensor(name)?).await,
+            Store::Random(noise) => self.noise(*noise, spec),
         }
     }
 
@@ -101,6 +134,7 @@ impl<'a, S: Source> Weights<'a, S> {
         let values = match self.store {
             Store::Checkpoint(checkpoint) => read_rows(checkpoint, spec, 0, spec.rows).await?,
             Store::Packed(packed) => unpacked(packed, packed.tensor(&spec.name)?).await?,
+            Store::Random(_) => vec![1e-3; spec.rows * spec.cols],
         };
         Ok(Matrix::Dense(self.upload(values, [spec.rows, spec.cols])?))
     }
@@ -131,9 +165,7 @@ impl<'a, S: Source> Weights<'a, S> {
     async fn pack(&self, checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> Result<Matrix> {
         let format = stored_format(checkpoint, spec);
         let row_bytes = PackedMatrix::row_bytes(format, spec.cols);
-        let limit = self.compute.max_binding_bytes.min(PART_BYTES);
-        // Pairs of rows stay together for SwiGLU.
-        let part_rows = (limit as usize / row_bytes / 2 * 2).max(2);
+        let part_rows = self.part_rows(row_bytes);
         let chunk_rows = (CHUNK_VALUES / spec.cols).max(1);
         let mut matrix = PackedMatrix::new(format, spec.cols, self.compute);
         let mut first = 0;
@@ -149,6 +181,30 @@ impl<'a, S: Source> Weights<'a, S> {
             matrix.push_part(words.len() / row_bytes, words, Vec::new(), self.compute)?;
         }
         Ok(Matrix::Packed(matrix))
+    }
+
+    /// A matrix of noise.
+    fn noise(&self, noise: Noise, spec: &TensorSpec) -> Result<Matrix> {
+        let format = kernel_format(spec.format(noise.text, noise.vision));
+        let row_bytes = PackedMatrix::row_bytes(format, spec.cols);
+        let scale_bytes = PackedMatrix::row_scale_bytes(format, spec.cols);
+        // Small enough that activations stay finite through any number of layers.
+        let scale = 0x1419u16.to_le_bytes(); // 0.001 in f16
+        let mut matrix = PackedMatrix::new(format, spec.cols, self.compute);
+        let part_rows = self.part_rows(row_bytes);
+        for first in (0..spec.rows).step_by(part_rows) {
+            let rows = part_rows.min(spec.rows - first);
+            let words = Noise::words(rows * row_bytes, format);
+            let scales = scale.repeat(rows * scale_bytes / 2);
+            matrix.push_part(rows, words, scales, self.compute)?;
+        }
+        Ok(Matrix::Packed(matrix))
+    }
+
+    /// Rows that one binding holds. Pairs stay together for SwiGLU.
+    fn part_rows(&self, row_bytes: usize) -> usize {
+        let limit = self.compute.max_binding_bytes.min(PART_BYTES);
+        (limit as usize / row_bytes / 2 * 2).max(2)
     }
 
     fn spec(&self, name: &str) -> &TensorSpec {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, DeviceKind, Tensor};
 use crate::{Error, Result, tensor_f32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
-const TASKS_MAX: usize = 1024;
+pub const TASKS_MAX: usize = 1024;
 /// Environment variable that forces the kernels of packed matrices: `lanes` or `teams`.
 const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 

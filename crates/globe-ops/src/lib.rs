@@ -21,6 +21,7 @@ mod packed;
 mod packed_gather;
 mod packed_linear;
 mod rms_norm;
+mod roof;
 mod rotary;
 mod rotary_split;
 mod sample;
@@ -35,7 +36,9 @@ pub use attention::{MAX_HEAD_DIM, attention};
 pub use attention_step::{StepAttention, attention_step};
 pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;
-pub use device::{Adapter, AdapterFeatures, Compute, DeviceChoice, Variant, adapters, open_device};
+pub use device::{
+    Adapter, AdapterFeatures, Compute, DeviceChoice, TASKS_MAX, Variant, adapters, open_device,
+};
 pub use error::{Error, Result};
 pub use gather_rows::gather_rows;
 pub use gelu::gelu;
@@ -45,6 +48,7 @@ pub use packed::{BLOCK, PackedMatrix, WeightFormat};
 pub use packed_gather::packed_gather;
 pub use packed_linear::{Fused, packed_linear};
 pub use rms_norm::rms_norm;
+pub use roof::{DeviceMemory, Work};
 pub use rotary::rotary;
 pub use rotary_split::rotary_split;
 pub use sample::{SampleOptions, sample};

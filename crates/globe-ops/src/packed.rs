@@ -98,6 +98,13 @@ impl PackedMatrix {
         [self.rows, self.cols]
     }
 
+    /// Bytes of words and scales.
+    pub fn size_bytes(&self) -> u64 {
+        let row =
+            Self::row_bytes(self.format, self.cols) + Self::row_scale_bytes(self.format, self.cols);
+        (self.rows * row) as u64
+    }
+
     /// Blocks of one row.
     pub(crate) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)

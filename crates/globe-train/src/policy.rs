@@ -135,7 +135,7 @@ pub trait Policy {
     fn identity(&self) -> String;
 
     /// `group_size` answers to each prompt. Draw `(i, t)` of prompt `p` is
-    /// `globe_rng::uniform(seeds[p], i, t)`: it does not depend on the rest of the batch.
+    /// `globe_rng::Draw { seed: seeds[p], sample: i, position: t }`: it does not depend on the rest of the batch.
     fn rollout(
         &mut self,
         prompts: &[Prompt],

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use globe_rng::uniform;
+use globe_rng::Draw;
 use globe_train::{
     Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
     Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
@@ -130,7 +130,8 @@ impl Tabular {
         let mut row_at = row(self.class(prompt), START);
         while ids.len() < how.max_tokens && ids.last() != Some(&0) {
             let logps = Self::log_softmax(&self.table, row_at, how.temperature);
-            let draw = f64::from(uniform(seed, sample, ids.len() as u32));
+            let draw = Draw { seed, sample, position: ids.len() as u32 };
+            let draw = f64::from(draw.words(0)[0]) / 2f64.powi(32);
             let mut sum = 0.0;
             let found = logps.iter().position(|l| {
                 sum += l.exp();

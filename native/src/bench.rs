@@ -1,0 +1,338 @@
+//! `globe bench`: how fast this adapter answers, beside how fast it could.
+
+mod roof;
+mod shape;
+mod stats;
+
+use std::time::Instant;
+
+use anyhow::Context;
+use globe_model::{Batch, ImageGrid, Model};
+use globe_ops::{Compute, SampleOptions, open_device, read_f32};
+use serde::Serialize;
+
+use self::roof::Roof;
+pub use self::shape::Shape;
+use self::stats::Stats;
+use crate::args::BenchArgs;
+use crate::console::print;
+use crate::exit::{Exit, Fail, OrUsage};
+use crate::input::open_folder;
+use crate::progress::Progress;
+
+/// Everything that was measured.
+#[derive(Serialize)]
+struct Report {
+    globe: &'static str,
+    adapter: String,
+    kernels: String,
+    model: String,
+    bits: Option<u32>,
+    repeats: usize,
+    roof: Roof,
+    load_seconds: f64,
+    weight_bytes_per_token: u64,
+    image: Option<ImageReport>,
+    prefill: PrefillReport,
+    decode: Vec<DecodeReport>,
+    device_bytes_in_use: u64,
+    device_bytes_reserved: u64,
+    host_peak_bytes: Option<u64>,
+}
+
+/// One image through the tower.
+#[derive(Serialize)]
+struct ImageReport {
+    patches: usize,
+    tokens: usize,
+    seconds: Stats,
+}
+
+/// One prompt.
+#[derive(Serialize)]
+struct PrefillReport {
+    tokens: usize,
+    seconds: Stats,
+    tokens_per_second: f64,
+}
+
+/// Answers to one prompt, some at once.
+#[derive(Serialize)]
+struct DecodeReport {
+    batch: usize,
+    tokens_per_answer: usize,
+    seconds: Stats,
+    /// Of all answers together.
+    tokens_per_second: f64,
+    milliseconds_per_step: f64,
+    bytes_per_step: u64,
+    gigabytes_per_second: f64,
+    share_of_copy_bandwidth: f64,
+    dispatches_per_step: usize,
+    submits_per_step: usize,
+    host_microseconds_per_step: f64,
+}
+
+/// Measures and prints.
+pub fn run(args: &BenchArgs) -> Result<Exit, Fail> {
+    let report = pollster::block_on(measure(args))?;
+    let document = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => text(&report),
+    };
+    print(&document).context("cannot write to standard output")?;
+    Ok(Exit::Success)
+}
+
+async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
+    let compute = open_device(args.device).await.or_usage()?;
+    if !compute.is_gpu() {
+        let fail = anyhow::anyhow!(
+            "the CPU path is the reference, not the product: bench measures adapters; \
+             install a Vulkan driver or choose another --device"
+        );
+        return Err(fail).or_usage();
+    }
+    let progress = Progress::loading(args.json);
+    let start = Instant::now();
+    let mut on_progress = |done, all| progress.set(done, all);
+    let (model, name, bits) = match &args.model {
+        Some(folder) => {
+            let folder = open_folder(Some(folder))?;
+            let precision = globe_model::Precision::Stored;
+            let model = Model::load(&folder, &compute, precision, &mut on_progress).await;
+            (model.or_usage()?, folder.path().display().to_string(), None)
+        }
+        None => {
+            let config = args.shape.config();
+            let (bits, vision_bits) = (args.bits, args.bits.max(8));
+            let model = Model::random(config, bits, vision_bits, &compute, &mut on_progress).await;
+            (model.or_usage()?, format!("{} (random weights)", args.shape.name()), Some(bits))
+        }
+    };
+    let load_seconds = start.elapsed().as_secs_f64();
+    progress.clear();
+    let roof = Roof::measure(&compute, args.repeats).await?;
+    let image = match args.image {
+        0 => None,
+        side => Some(image(&model, side, args.repeats).await?),
+    };
+    let prefill = prefill(&model, args).await?;
+    let mut decode = Vec::new();
+    for batch in &args.batch {
+        decode.push(answers(&model, *batch, &roof, args).await?);
+    }
+    let memory = compute.memory();
+    Ok(Report {
+        globe: env!("CARGO_PKG_VERSION"),
+        adapter: compute.name.clone(),
+        kernels: format!("{:?}", compute.variant()).to_lowercase(),
+        model: name,
+        bits,
+        repeats: args.repeats,
+        roof,
+        load_seconds,
+        weight_bytes_per_token: model.bytes_per_token(),
+        image,
+        prefill,
+        decode,
+        device_bytes_in_use: memory.in_use,
+        device_bytes_reserved: memory.reserved,
+        host_peak_bytes: stats::host_peak_bytes(),
+    })
+}
+
+async fn image(model: &Model, side: usize, repeats: usize) -> Result<ImageReport, Fail> {
+    let cfg = &model.config().vision;
+    let unit = cfg.patch_size * cfg.spatial_merge_size;
+    let patches_per_side = side.div_ceil(unit).max(1) * cfg.spatial_merge_size;
+    let grid = ImageGrid([1, patches_per_side, patches_per_side]);
+    let values = grid.patches() * cfg.patch_values();
+    let mut times = Vec::new();
+    for i in 0..=repeats {
+        // Other values each time, and bytes that are touched: nothing can be skipped.
+        let pixels: Vec<f32> = (0..values).map(|p| ((p + i) % 255) as f32 / 127.0 - 1.0).collect();
+        let start = Instant::now();
+        let features = model.encode_images(pixels, &[grid]).or_usage()?;
+        let sum: f32 = read_f32(features).await?.iter().sum();
+        let seconds = start.elapsed().as_secs_f64();
+        sure(sum.is_finite(), "the tower gave no numbers")?;
+        times.extend((i > 0).then_some(seconds)); // the first compiles pipelines
+    }
+    let tokens = model.image_tokens(grid).or_usage()?;
+    Ok(ImageReport { patches: grid.patches(), tokens, seconds: Stats::new(times) })
+}
+
+/// Token ids that differ, from anywhere in the vocabulary but the image token.
+fn prompt(model: &Model, n: usize, seed: usize) -> Vec<u32> {
+    let config = model.config();
+    let vocab = config.text.vocab_size;
+    (0..n)
+        .map(|i| ((i * 7919 + seed * 31) % vocab) as u32)
+        .map(|id| if id == config.image_token_id { (id + 1) % vocab as u32 } else { id })
+        .collect()
+}
+
+async fn prefill(model: &Model, args: &BenchArgs) -> Result<PrefillReport, Fail> {
+    let mut cache = model.cache(args.prompt, 1, 1);
+    let mut times = Vec::new();
+    for i in 0..=args.repeats {
+        let ids = prompt(model, args.prompt, i);
+        let start = Instant::now();
+        let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
+        let sum: f32 = read_f32(logits).await?.iter().sum();
+        let seconds = start.elapsed().as_secs_f64();
+        sure(sum.is_finite(), "the model gave no numbers")?;
+        times.extend((i > 0).then_some(seconds));
+    }
+    let seconds = Stats::new(times);
+    let tokens_per_second = args.prompt as f64 / seconds.median;
+    Ok(PrefillReport { tokens: args.prompt, seconds, tokens_per_second })
+}
+
+async fn answers(
+    model: &Model,
+    rows: usize,
+    roof: &Roof,
+    args: &BenchArgs,
+) -> Result<DecodeReport, Fail> {
+    let mut cache = model.cache(args.prompt, args.tokens, rows);
+    let ids = prompt(model, args.prompt, 0);
+    let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
+    let samples: Vec<u32> = (0..rows as u32).collect();
+    let (mut times, mut host, mut dispatches) = (Vec::new(), Vec::new(), 0);
+    for i in 0..=args.repeats {
+        let options = SampleOptions { seed: i as u64, ..sampling() };
+        let mut batch = Batch::start(&cache, &logits, &samples, None, options, &[]).or_usage()?;
+        batch.step(model, &cache).or_usage()?; // records
+        batch.read().await.or_usage()?;
+        let steps = args.tokens - 2;
+        let start = Instant::now();
+        for _ in 0..steps {
+            batch.step(model, &cache).or_usage()?;
+        }
+        let queued = start.elapsed().as_secs_f64() / steps as f64;
+        let drawn = batch.read().await.or_usage()?;
+        let seconds = start.elapsed().as_secs_f64() / steps as f64;
+        sure(drawn.steps == args.tokens, "not every token was drawn")?;
+        dispatches = batch.n_dispatches().unwrap_or(0);
+        if i > 0 {
+            times.push(seconds);
+            host.push(queued);
+        }
+    }
+    Ok(decode_report(model, rows, roof, args, Stats::new(times), Stats::new(host), dispatches))
+}
+
+fn decode_report(
+    model: &Model,
+    rows: usize,
+    roof: &Roof,
+    args: &BenchArgs,
+    seconds: Stats,
+    host: Stats,
+    dispatches: usize,
+) -> DecodeReport {
+    let cfg = &model.config().text;
+    let key_bytes =
+        2 * cfg.num_hidden_layers * cfg.n_kv_heads() * cfg.head_dim() * size_of::<f32>();
+    let keys = (args.prompt + args.tokens / 2) * rows;
+    let bytes = model.bytes_per_token() + (key_bytes * keys) as u64;
+    let gigabytes_per_second = bytes as f64 / seconds.median / 1e9;
+    DecodeReport {
+        batch: rows,
+        tokens_per_answer: args.tokens,
+        tokens_per_second: rows as f64 / seconds.median,
+        milliseconds_per_step: seconds.median * 1e3,
+        bytes_per_step: bytes,
+        gigabytes_per_second,
+        share_of_copy_bandwidth: gigabytes_per_second / roof.copy_gigabytes_per_second,
+        dispatches_per_step: dispatches,
+        submits_per_step: dispatches.div_ceil(globe_ops::TASKS_MAX),
+        host_microseconds_per_step: host.median * 1e6,
+        seconds,
+    }
+}
+
+fn sampling() -> SampleOptions {
+    SampleOptions {
+        temperature: 0.7,
+        top_k: 0,
+        top_p: 1.0,
+        repetition: 1.0,
+        frequency: 0.0,
+        presence: 0.0,
+        seed: 0,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let roof = &report.roof;
+    let mut text = format!(
+        "{} on {} ({} kernels), median of {}\n\
+         roof     {:8.2} GB/s copied, {:.1} GFLOP/s multiplied and added\n\
+         load     {:8.2} s, {:.1} MB of weights read per token\n",
+        report.model,
+        report.adapter,
+        report.kernels,
+        report.repeats,
+        roof.copy_gigabytes_per_second,
+        roof.gigaflops_per_second,
+        report.load_seconds,
+        report.weight_bytes_per_token as f64 / 1e6,
+    );
+    if let Some(image) = &report.image {
+        text += &format!(
+            "image    {:8.1} ms ± {:.1} for {} patches, {} tokens\n",
+            image.seconds.median * 1e3,
+            image.seconds.spread * 1e3,
+            image.patches,
+            image.tokens
+        );
+    }
+    let prefill = &report.prefill;
+    text += &format!(
+        "prefill  {:8.1} tokens/s ({} tokens in {:.1} ms ± {:.1})\n",
+        prefill.tokens_per_second,
+        prefill.tokens,
+        prefill.seconds.median * 1e3,
+        prefill.seconds.spread * 1e3
+    );
+    for decode in &report.decode {
+        text += &format!(
+            "decode   {:8.2} tokens/s, {} at once ({:.2} ms a step ± {:.2}, {:.2} GB/s, {:.0} % of the copy roof, \
+             {} dispatches, {} submit, host {:.0} us)\n",
+            decode.tokens_per_second,
+            decode.batch,
+            decode.milliseconds_per_step,
+            decode.seconds.spread * 1e3,
+            decode.gigabytes_per_second,
+            decode.share_of_copy_bandwidth * 100.0,
+            decode.dispatches_per_step,
+            decode.submits_per_step,
+            decode.host_microseconds_per_step,
+        );
+    }
+    let mib = |bytes: u64| bytes as f64 / (1u64 << 20) as f64;
+    text += &format!(
+        "memory   {:8.0} MiB in use on the device, {:.0} reserved",
+        mib(report.device_bytes_in_use),
+        mib(report.device_bytes_reserved)
+    );
+    if let Some(peak) = report.host_peak_bytes {
+        text += &format!("; host peak {:.0} MiB", mib(peak));
+    }
+    text + "\n"
+}
+
+/// Fails if a measurement cannot be right.
+fn sure(ok: bool, what: &'static str) -> Result<(), Fail> {
+    if ok { Ok(()) } else { Err(anyhow::anyhow!(what).into()) }
+}
+
+/// Waits until everything queued so far is done.
+async fn wait(compute: &Compute) -> Result<(), Fail> {
+    let marker = globe_ops::zeros::<1>([1], &compute.device);
+    read_f32(marker).await?;
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! What the adapter can do at best.
+
+use std::time::Instant;
+
+use globe_ops::{Compute, Work, read_f32};
+use serde::Serialize;
+
+use super::stats::Stats;
+use crate::exit::Fail;
+
+/// Bytes that are copied at once: far more than any cache holds.
+const COPY_BYTES: usize = 64 << 20;
+/// Workgroups of the multiplication.
+const GROUPS: usize = 256;
+/// Seconds of work in one measurement, so that starting it does not count.
+const ENOUGH_SECONDS: f64 = 0.05;
+/// Most runs in one measurement.
+const MAX_RUNS: usize = 4096;
+
+/// The two limits.
+#[derive(Serialize)]
+pub struct Roof {
+    /// Bytes read and written per second.
+    pub copy_gigabytes_per_second: f64,
+    /// Multiplications and additions per second.
+    pub gigaflops_per_second: f64,
+}
+
+impl Roof {
+    /// Runs both kernels.
+    pub async fn measure(compute: &Compute, repeats: usize) -> Result<Self, Fail> {
+        let copy = Work::copy(COPY_BYTES, compute);
+        let multiply = Work::multiply(GROUPS, compute);
+        Ok(Self {
+            copy_gigabytes_per_second: copy.bytes / seconds(&copy, compute, repeats).await? / 1e9,
+            gigaflops_per_second: multiply.flops
+                / seconds(&multiply, compute, repeats).await?
+                / 1e9,
+        })
+    }
+}
+
+/// Median seconds of one run.
+async fn seconds(work: &Work, compute: &Compute, repeats: usize) -> Result<f64, Fail> {
+    let mut runs = 1;
+    let mut times = Vec::new();
+    while times.len() < repeats {
+        super::wait(compute).await?;
+        let start = Instant::now();
+        for _ in 0..runs {
+            work.launch()?;
+        }
+        super::wait(compute).await?;
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds < ENOUGH_SECONDS && runs < MAX_RUNS {
+            runs *= 2;
+        } else {
+            times.push(seconds / runs as f64);
+        }
+    }
+    // Bytes that are touched cannot have been skipped.
+    let sum: f32 = read_f32(work.result()).await?.iter().sum();
+    super::sure(sum == 0.0, "the roof kernels changed zeros")?;
+    Ok(Stats::new(times).median)
+}

@@ -1,0 +1,138 @@
+//! `globe compare`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use globe_engine::{Cancel, CompareOptions, Comparison, Engine, compare};
+use globe_model::Precision;
+use globe_ops::{Compute, open_device};
+use globe_text::Prompt;
+use serde::Serialize;
+
+use crate::args::CompareArgs;
+use crate::console::{print, printable};
+use crate::exit::{Exit, Fail, OrUsage};
+use crate::input::{open_folder, read_photo};
+use crate::progress::Progress;
+
+/// Endings of the files that are taken from a folder.
+const ENDINGS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
+
+/// All images and their mean.
+#[derive(Serialize)]
+struct Report {
+    a: String,
+    b: String,
+    tokens: usize,
+    top1_agreement: f64,
+    mean_kl: f64,
+    lowest_layer_cosine: f64,
+    images: Vec<Image>,
+}
+
+/// One image.
+#[derive(Serialize)]
+struct Image {
+    image: String,
+    #[serde(flatten)]
+    comparison: Comparison,
+}
+
+/// Compares two models over a folder of images.
+pub fn run(args: &CompareArgs) -> Result<Exit, Fail> {
+    let images = images(&args.images).or_usage()?;
+    let report = pollster::block_on(measure(args, &images))?;
+    let document = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => text(&report),
+    };
+    print(&document).context("cannot write to standard output")?;
+    Ok(Exit::Success)
+}
+
+/// Image files of a folder, by name.
+fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut images = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+            images.push(path);
+        }
+    }
+    images.sort();
+    match images.is_empty() {
+        true => Err(anyhow!("{} holds no {} files", folder.display(), ENDINGS.join(", "))),
+        false => Ok(images),
+    }
+}
+
+async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail> {
+    let compute = open_device(args.device).await.or_usage()?;
+    let precision = if args.reference { Precision::Reference } else { Precision::Stored };
+    let a = load(&args.a, &compute, precision, args.json).await?;
+    let b = load(&args.b, &compute, Precision::Stored, args.json).await?;
+    let (max_tokens, max_pixels) = (args.tokens, args.max_pixels);
+    let options = CompareOptions { prompt: Prompt::reason(), max_tokens, max_pixels };
+    let progress = Progress::images(images.len(), args.json);
+    let mut compared = Vec::with_capacity(images.len());
+    for path in images {
+        let image = path.display().to_string();
+        let photo = read_photo(path).with_context(|| image.clone()).or_usage()?;
+        let comparison = compare(&a, &b, &photo, &options, &Cancel::default()).await.or_usage()?;
+        compared.push(Image { image, comparison });
+        progress.advance();
+    }
+    progress.clear();
+    Ok(report(args, compared))
+}
+
+async fn load(
+    folder: &Path,
+    compute: &Compute,
+    precision: Precision,
+    quiet: bool,
+) -> Result<Engine, Fail> {
+    let progress = Progress::loading(quiet);
+    let opened = open_folder(Some(folder))?;
+    let mut on_progress = |done, all| progress.set(done, all);
+    let engine = Engine::load_as(&opened, compute.clone(), precision, &mut on_progress).await;
+    progress.clear();
+    engine.with_context(|| format!("cannot load {}", folder.display())).or_usage()
+}
+
+fn report(args: &CompareArgs, images: Vec<Image>) -> Report {
+    let tokens: usize = images.iter().map(|i| i.comparison.tokens).sum();
+    let mean = |value: fn(&Comparison) -> f64| {
+        let all = images.iter().map(|i| value(&i.comparison) * i.comparison.tokens as f64);
+        all.sum::<f64>() / tokens.max(1) as f64
+    };
+    let cosines = images.iter().flat_map(|i| &i.comparison.layer_cosine);
+    Report {
+        a: args.a.display().to_string(),
+        b: args.b.display().to_string(),
+        tokens,
+        top1_agreement: mean(|c| c.top1_agreement),
+        mean_kl: mean(|c| c.mean_kl),
+        lowest_layer_cosine: cosines.copied().fold(1.0, f64::min),
+        images,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!("{} against {}\n", printable(&report.b), printable(&report.a));
+    let line = |name: &str, tokens: usize, top1: f64, kl: f64, cosine: f64| {
+        format!(
+            "{:6.2} % same top token, KL {kl:.5}, lowest layer cosine {cosine:.5}, {tokens} tokens  {name}\n",
+            top1 * 100.0
+        )
+    };
+    for Image { image, comparison: c } in &report.images {
+        let cosine = c.layer_cosine.iter().copied().fold(1.0, f64::min);
+        text += &line(&printable(image), c.tokens, c.top1_agreement, c.mean_kl, cosine);
+    }
+    let Report { tokens, top1_agreement, mean_kl, lowest_layer_cosine, .. } = report;
+    text + &line("all images", *tokens, *top1_agreement, *mean_kl, *lowest_layer_cosine)
+}

@@ -1,0 +1,144 @@
+//! Quantized models: kernels against their own dequantized weights, and what quantization costs.
+
+use globe_engine::{Cancel, CompareOptions, Engine, Event, Generation, Sampling, compare};
+use globe_format::Folder;
+use globe_model::{Batch, Precision};
+use globe_ops::{Compute, SampleOptions};
+use globe_tests::{GOLDENS, Golden, assert_close, gpu, variants};
+use pollster::block_on;
+use tempfile::TempDir;
+
+use crate::convert::converted;
+
+/// Of the largest logit: the same weights, summed in another order.
+const LOGIT_TOL: f32 = 1e-4;
+
+fn packed(golden: &str, bits: u32) -> TempDir {
+    converted(golden, &format!("--bits {bits} --vision-bits {} --quiet", bits.max(8)))
+}
+
+fn load(folder: &TempDir, compute: &Compute, precision: Precision) -> Engine {
+    let folder = Folder::open(folder.path()).unwrap();
+    block_on(Engine::load_as(&folder, compute.clone(), precision, &mut |_, _| {})).unwrap()
+}
+
+/// Logits after the prompt and 24 greedy tokens.
+fn answer(engine: &Engine, golden: &Golden) -> (Vec<f32>, Vec<u32>) {
+    let photos = golden.photos();
+    let photos: Vec<_> = photos.iter().collect();
+    let mut prepared = engine.prepare(&photos, &golden.prompt(), None).unwrap();
+    let features = engine.encode(&mut prepared).unwrap();
+    let mut session = engine.prefill(&prepared, features, 24).unwrap();
+    let logits = block_on(session.logits()).unwrap();
+    let sampling = Sampling::greedy();
+    let generation = Generation { sampling, seed: 0, sample: 0, max_tokens: 24, ignore_stop: true };
+    let (cancel, mut on_event) = (Cancel::default(), |_: Event| {});
+    let answer = engine.generate(&mut session, &generation, &cancel, &mut on_event);
+    (logits, block_on(answer).unwrap().ids)
+}
+
+#[test]
+fn the_kernels_add_no_error_of_their_own() {
+    for (name, bits) in [("untied", 4), ("tied", 4), ("window112", 8), ("head128", 16), ("deep", 4)]
+    {
+        let (golden, folder) = (Golden::open(name), packed(name, bits));
+        let (expected, ids) = answer(&load(&folder, &Compute::cpu(), Precision::Stored), &golden);
+        let scale = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let scaled = |x: &[f32]| x.iter().map(|x| x / scale).collect::<Vec<_>>();
+        for variant in variants() {
+            let compute = gpu().clone().with_variant(variant);
+            let what = format!("{name} in {bits} bits by {variant:?}");
+            let got = answer(&load(&folder, &compute, Precision::Stored), &golden);
+            assert_close(&what, &scaled(&got.0), &scaled(&expected), LOGIT_TOL);
+            assert_eq!(got.1, ids, "{what}");
+        }
+    }
+}
+
+#[test]
+fn eight_bits_choose_the_same_tokens() {
+    let (mut same, mut all) = (0.0, 0.0);
+    for name in GOLDENS {
+        let golden = Golden::open(name);
+        let folder = packed(name, 8);
+        let a = block_on(Engine::load(&golden.folder, gpu().clone(), &mut |_, _| {})).unwrap();
+        let b = load(&folder, gpu(), Precision::Stored);
+        let options = CompareOptions { prompt: golden.prompt(), max_tokens: 32, max_pixels: None };
+        let photo = &golden.photos()[0];
+        let found = block_on(compare(&a, &b, photo, &options, &Cancel::default())).unwrap();
+        assert!(found.layer_cosine.iter().all(|c| *c > 0.99), "{name}: {:?}", found.layer_cosine);
+        assert!(found.mean_kl < 0.01, "{name}: KL {}", found.mean_kl);
+        same += found.top1_agreement * found.tokens as f64;
+        all += found.tokens as f64;
+    }
+    assert!(same / all >= 0.99, "{same} of {all} tokens agree");
+}
+
+#[test]
+fn a_model_equals_itself() {
+    let golden = Golden::open("tied");
+    let a = block_on(Engine::load(&golden.folder, gpu().clone(), &mut |_, _| {})).unwrap();
+    let options = CompareOptions { prompt: golden.prompt(), max_tokens: 8, max_pixels: None };
+    let photo = &golden.photos()[0];
+    let found = block_on(compare(&a, &a, photo, &options, &Cancel::default())).unwrap();
+    assert_eq!((found.tokens, found.top1_agreement, found.largest_logit_error), (8, 1.0, 0.0));
+}
+
+/// Few dispatches are what keeps a tab and a driver fast.
+#[test]
+fn a_step_is_few_dispatches_and_answers_do_not_depend_on_each_other() {
+    let golden = Golden::open("head128");
+    let engine = block_on(Engine::load(&golden.folder, gpu().clone(), &mut |_, _| {})).unwrap();
+    let model = engine.model();
+    let prepared = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let draw = |samples: &[u32]| {
+        let (prompt, tail) = (prepared.ids.len(), 20);
+        let mut cache = model.cache(prompt, tail, samples.len());
+        let logits = model.prefill(&prepared.ids, None, &[], &mut cache).unwrap();
+        let options = SampleOptions {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition: 1.0,
+            frequency: 0.0,
+            presence: 0.0,
+            seed: 3,
+        };
+        let mut batch = Batch::start(&cache, &logits, samples, None, options, &[]).unwrap();
+        while batch.drawn() < tail {
+            batch.step(model, &cache).unwrap();
+        }
+        assert!(batch.step(model, &cache).is_err(), "the tails are full");
+        let layers = model.config().text.num_hidden_layers;
+        let n = batch.n_dispatches().unwrap();
+        assert!(n <= 8 * layers + 10, "{n} dispatches for {layers} layers");
+        let drawn = block_on(batch.read()).unwrap();
+        let row =
+            |row: usize| (0..tail).map(|t| drawn.token(t, row).unwrap().0).collect::<Vec<_>>();
+        (0..samples.len()).map(row).collect::<Vec<_>>()
+    };
+    let together = draw(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    for sample in [0, 4, 8] {
+        assert_eq!(draw(&[sample])[0], together[sample as usize], "sample {sample}");
+    }
+    assert_ne!(together[0], together[1]);
+    assert!(
+        Batch::start(
+            &model.cache(1, 1, 1),
+            &globe_ops::zeros([1, 4], &gpu().device),
+            &[0, 1],
+            None,
+            SampleOptions {
+                temperature: 0.0,
+                top_k: 0,
+                top_p: 1.0,
+                repetition: 1.0,
+                frequency: 0.0,
+                presence: 0.0,
+                seed: 0
+            },
+            &[]
+        )
+        .is_err()
+    );
+}
