@@ -123,7 +123,7 @@ impl Model {
     /// As [`Model::load`].
     pub async fn checkpoint<F: Files>(files: &F) -> Result<(Config, Checkpoint<F::Source>)> {
         let config = Config::load(files).await?;
-        let checkpoint = open_checked(files, &config).await?;
+        let checkpoint = checked_checkpoint(files, &config).await?;
         Ok((config, checkpoint))
     }
 
@@ -221,10 +221,14 @@ async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Store<F::S
         packed.check(&Qwen2_5Vl::packed_specs(config))?;
         return Ok(Store::Packed(packed));
     }
+    checked_checkpoint(files, config).await.map(Store::Checkpoint)
+}
+
+async fn checked_checkpoint<F: Files>(files: &F, config: &Config) -> Result<Checkpoint<F::Source>> {
     let checkpoint = Checkpoint::open(files).await?.rename(Qwen2_5Vl::canonical_name)?;
     let ignored = |name: &str| Qwen2_5Vl::is_ignored(config, name);
     checkpoint.check_names(&Qwen2_5Vl::tensor_shapes(config), ignored)?;
-    Ok(Store::Checkpoint(checkpoint))
+    Ok(checkpoint)
 }
 
 fn stored<S: Source>(checkpoint: &Checkpoint<S>) -> Vec<StoredAs> {
