@@ -48,17 +48,20 @@ impl Search {
         (scale, self.nearest(x, scale.to_f32()).map(|q| q as i8))
     }
 
-    /// The scale that stores the block without any error, if there is one.
+    /// The scale that stores the block without any error, if there is one: all values are multiples
+    /// of it, so it divides their greatest common divisor.
     fn exact(&self, x: &[f32; BLOCK], extreme: f32) -> Option<f16> {
-        let steps = -self.min as u32;
-        (1..=steps).rev().find_map(|step| {
-            // The extreme becomes `-step`: only that side reaches `min`.
-            let scale = f16::from_f32(extreme / -(step as f32));
+        let steps = -self.min as u64;
+        let divisor = common_divisor(x, extreme, steps)?;
+        let whole = (f64::from(extreme.abs()) / divisor).round() as u64;
+        // The finest such scale first: it is the one that other programs have chosen.
+        (1..=steps / whole).rev().find_map(|j| {
+            // The extreme becomes negative: only that side reaches `min`.
+            let d = -(divisor / j as f64).copysign(f64::from(extreme));
+            let scale = f16::from_f32(d as f32);
             let d = scale.to_f32();
-            if d == 0.0 || d * -(step as f32) != extreme {
-                return None;
-            }
-            x.iter().all(|&x| self.round(x / d) * d == x).then_some(scale)
+            let stores = |x: &f32| self.round(x / d) * d == *x;
+            (d != 0.0 && x.iter().all(stores)).then_some(scale)
         })
     }
 
@@ -113,6 +116,27 @@ impl Search {
         const MAGIC: f32 = 12_582_912.0;
         (x.clamp(self.min, -self.min - 1.0) + MAGIC) - MAGIC
     }
+}
+
+/// The greatest common divisor of the values, unless it is below `|extreme| / steps`.
+fn common_divisor(x: &[f32; BLOCK], extreme: f32, steps: u64) -> Option<f64> {
+    // In units of 2^-32 of the extreme's power of two, values that are large enough are integers:
+    // at most 8 bits below the extreme, and 24 bits long.
+    let exponent = (extreme.to_bits() >> 23 & 0xff) as i32 - 127;
+    let unit = f64::from_bits(((1023 + exponent - 32) as u64) << 52);
+    let extreme = (f64::from(extreme.abs()) / unit) as u64;
+    let mut divisor = extreme;
+    for &x in x.iter().filter(|x| **x != 0.0) {
+        let mut rest = (f64::from(x.abs()) / unit) as u64;
+        // Euclid's algorithm, given up as soon as the divisor would be too small.
+        while rest != 0 {
+            if rest * steps < extreme {
+                return None;
+            }
+            (divisor, rest) = (rest, divisor % rest);
+        }
+    }
+    Some(divisor as f64 * unit)
 }
 
 /// Sums over one choice of integers.
