@@ -1,5 +1,7 @@
 //! Reading, checking and shuffling of data; `rows.parquet` is written by pyarrow, see `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use globe_geo::Gazetteer;

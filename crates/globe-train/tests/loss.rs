@@ -1,5 +1,7 @@
 //! Losses, gradients, metrics and advantages against TRL, see `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use globe_train::loss::{
     Correction, GrpoConfig, Importance, LossType, SamplerMode, Scaling, Scope, SequenceTerms,
     advantages, cross_entropy, grpo_loss,
