@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use globe_rng::uniform;
+use globe_rng::philox;
 use globe_train::{
     Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
     Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
@@ -258,6 +258,12 @@ impl Policy for Tabular {
     fn memory_bytes(&self) -> Option<u64> {
         Some(4 * self.table.len() as u64)
     }
+}
+
+/// A number in `[0, 1)` by seed, answer and position.
+fn uniform(seed: u64, sample: u32, position: u32) -> f32 {
+    let [word, ..] = philox([position, sample, 0, 0], [seed as u32, (seed >> 32) as u32]);
+    (word >> 8) as f32 / (1u32 << 24) as f32
 }
 
 /// Mean of a metric over some steps.
