@@ -1,6 +1,6 @@
 //! Adapters made by PEFT are read and written back; `golden/verify.py` loads what is written here.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::{fs, path::PathBuf};
 

@@ -1,6 +1,6 @@
 //! The shipped configurations: they read, they are documented in full, and they say what they claim.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::{fs, path::PathBuf};
 

@@ -1,6 +1,6 @@
 //! Losses, gradients, metrics and advantages against TRL, see `golden/make.py`.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use globe_train::loss::{
     Correction, GrpoConfig, Importance, LossType, SamplerMode, Scaling, Scope, SequenceTerms,

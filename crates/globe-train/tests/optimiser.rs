@@ -1,6 +1,6 @@
 //! AdamW, clipping and schedules against torch and transformers, see `golden/make.py`.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use globe_train::optimiser::{AdamW, AdamWConfig, Decay, Schedule, clip_by_norm, global_norm};
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! The training loop with a policy that is a table: learning, exactness, resuming, failures.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod failures;
 mod learning;
