@@ -1,5 +1,6 @@
 //! Losses, rewards, data, checkpoints and the training loop of GLOBE's method, without a GPU.
 
+pub mod assemble;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -134,8 +134,9 @@ pub trait Policy {
     /// when it names another.
     fn identity(&self) -> String;
 
-    /// `group_size` answers to each prompt. Draw `(i, t)` of prompt `p` is
-    /// `globe_rng::Draw { seed: seeds[p], sample: i, position: t }`: it does not depend on the rest of the batch.
+    /// `group_size` answers to each prompt. Token `t` of answer `i` to prompt `p` is drawn by the
+    /// numbers `seeds[p]`, `i` and `t` alone (a [`globe_rng::Draw`] with that seed and sample): it
+    /// does not depend on the rest of the batch.
     fn rollout(
         &mut self,
         prompts: &[Prompt],

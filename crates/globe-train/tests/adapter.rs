@@ -1,5 +1,7 @@
 //! Adapters made by PEFT are read and written back; `golden/verify.py` loads what is written here.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{fs, path::PathBuf};
 
 use globe_train::checkpoint::{ADAPTER_CONFIG, ADAPTER_MODEL, Adapter, RealDisk};

@@ -1,5 +1,7 @@
 //! Reading, checking and shuffling of data; `rows.parquet` is written by pyarrow, see `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use globe_geo::Gazetteer;

@@ -1,5 +1,7 @@
 //! Losses, gradients, metrics and advantages against TRL, see `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use globe_train::loss::{
     Correction, GrpoConfig, Importance, LossType, SamplerMode, Scaling, Scope, SequenceTerms,
     advantages, cross_entropy, grpo_loss,

@@ -1,5 +1,7 @@
 //! AdamW, clipping and schedules against torch and transformers, see `golden/make.py`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use globe_train::optimiser::{AdamW, AdamWConfig, Decay, Schedule, clip_by_norm, global_norm};
 use serde_json::Value;
 

@@ -81,7 +81,8 @@ impl Store {
         &self.root
     }
 
-    /// Writes a checkpoint. If anything fails, those before it remain as they were.
+    /// Writes a checkpoint. If anything fails, those before it remain as they were. One that is
+    /// there already with the same contents is left alone: it is never in danger.
     ///
     /// # Errors
     /// [`Error::Io`] with the file or folder, such as for a full disk.
@@ -92,18 +93,32 @@ impl Store {
         files: &BTreeMap<String, Vec<u8>>,
     ) -> Result<PathBuf> {
         let done = self.path(step);
+        let same = done.exists() && self.load(step).is_ok_and(|there| there.files == *files);
+        if !same {
+            self.write_checkpoint(disk, step, &done, files)?;
+        }
+        self.point_latest(disk, step)?;
+        self.remove_unfinished(disk)?;
+        self.remove_old(disk)?;
+        Ok(done)
+    }
+
+    fn write_checkpoint(
+        &self,
+        disk: &mut dyn Disk,
+        step: u64,
+        done: &Path,
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<()> {
         let unfinished = self.root.join(format!("{}{UNFINISHED}", name(step)));
         disk.create_dir(&self.root).map_err(Error::io("cannot make the folder", &self.root))?;
         self.remove_unfinished(disk)?;
         self.write_files(disk, step, &unfinished, files)?;
         if done.exists() {
-            disk.remove_dir(&done).map_err(Error::io("cannot replace", &done))?;
+            disk.remove_dir(done).map_err(Error::io("cannot replace", done))?;
         }
-        disk.rename(&unfinished, &done).map_err(Error::io("cannot rename to", &done))?;
-        disk.sync_dir(&self.root).map_err(Error::io("cannot sync", &self.root))?;
-        self.point_latest(disk, step)?;
-        self.remove_old(disk)?;
-        Ok(done)
+        disk.rename(&unfinished, done).map_err(Error::io("cannot rename to", done))?;
+        disk.sync_dir(&self.root).map_err(Error::io("cannot sync", &self.root))
     }
 
     fn write_files(
@@ -139,6 +154,9 @@ impl Store {
     fn point_latest(&self, disk: &mut dyn Disk, step: u64) -> Result<()> {
         let (latest, next) = (self.root.join(LATEST), self.root.join("latest.tmp"));
         let text = format!("{}\n", name(step));
+        if fs::read_to_string(&latest).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
         disk.write(&next, text.as_bytes()).map_err(Error::io("cannot write", &next))?;
         disk.rename(&next, &latest).map_err(Error::io("cannot rename to", &latest))?;
         disk.sync_dir(&self.root).map_err(Error::io("cannot sync", &self.root))

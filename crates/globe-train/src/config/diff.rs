@@ -28,6 +28,7 @@ const HARMLESS: &[&str] = &[
     "watch.",
     "model.device",
     "rewards.judge_attempts",
+    "rewards.judge_parallel",
     "rewards.judge_timeout_s",
     "rewards.judge_url",
 ];

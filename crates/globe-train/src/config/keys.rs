@@ -212,6 +212,8 @@ sections! {
         judge_model: String = "judge".into(),
         /// Attempts per question before training stops with a checkpoint.
         judge_attempts: u32 = 5,
+        /// Questions asked of the server at the same time.
+        judge_parallel: usize = 8,
         /// Seconds per attempt.
         judge_timeout_s: f64 = 60.0,
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Error, Result, tensor::Tensors};
+use crate::{Error, Result, config::OptimiserSection, tensor::Tensors};
 
 /// Constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +21,13 @@ impl Default for AdamWConfig {
     /// Those of GLOBE's scripts.
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }
+    }
+}
+
+impl From<&OptimiserSection> for AdamWConfig {
+    fn from(section: &OptimiserSection) -> Self {
+        let &OptimiserSection { beta1, beta2, eps, weight_decay, .. } = section;
+        Self { beta1, beta2, eps, weight_decay }
     }
 }
 

@@ -61,6 +61,12 @@ pub trait Judge {
     fn judge(&mut self, requests: &[JudgeRequest<'_>]) -> Result<Vec<YesNo>>;
 }
 
+impl<J: Judge + ?Sized> Judge for Box<J> {
+    fn judge(&mut self, requests: &[JudgeRequest<'_>]) -> Result<Vec<YesNo>> {
+        (**self).judge(requests)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,10 @@
 //! A judge behind an OpenAI-compatible HTTP server, such as a locally served reward model.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -25,6 +29,8 @@ pub struct ServerConfig {
     pub backoff_ms: u64,
     /// Limit per attempt in milliseconds.
     pub timeout_ms: u64,
+    /// Questions asked at the same time, at least 1.
+    pub parallel: usize,
     /// Log-probabilities asked for at the one token; servers allow 5 to 20.
     pub top_logprobs: u32,
 }
@@ -154,7 +160,30 @@ fn read_reply(text: &str) -> std::result::Result<YesNo, String> {
 
 impl Judge for JudgeServer {
     fn judge(&mut self, requests: &[JudgeRequest<'_>]) -> Result<Vec<YesNo>> {
-        requests.iter().map(|request| self.ask(request)).collect()
+        let (this, next) = (&*self, AtomicUsize::new(0));
+        let work = || {
+            let mut answers = Vec::new();
+            while let Some((i, request)) = {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                requests.get(i).map(|request| (i, request))
+            } {
+                let answer = this.ask(request);
+                // After one failure nobody begins another question.
+                if answer.is_err() {
+                    next.store(requests.len(), Ordering::Relaxed);
+                }
+                answers.push((i, answer));
+            }
+            answers
+        };
+        let mut answers = thread::scope(|scope| {
+            let workers = self.config.parallel.clamp(1, requests.len().max(1));
+            let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = handles.into_iter().flat_map(|h| h.join().unwrap_or_default());
+            joined.collect::<Vec<_>>()
+        });
+        answers.sort_by_key(|(i, _)| *i);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }
 

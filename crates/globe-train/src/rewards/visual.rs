@@ -38,7 +38,7 @@ pub enum VisualForm {
 /// All clues that can be recognised in a text: those annotated anywhere in the data.
 #[derive(Clone, Debug, Default)]
 pub struct Lexicon {
-    /// Phrases by their first word, longest first.
+    /// Phrases by their first word.
     by_first: BTreeMap<String, Vec<Vec<String>>>,
 }
 
@@ -52,23 +52,18 @@ impl Lexicon {
                 by_first.entry(first).or_default().push(phrase);
             }
         }
-        by_first.values_mut().for_each(|list| list.sort_by_key(|p| std::cmp::Reverse(p.len())));
         Self { by_first }
     }
 
-    fn add(&mut self, phrase: &[String]) {
-        let Some(first) = phrase.first() else { return };
-        let list = self.by_first.entry(first.clone()).or_default();
-        if !list.iter().any(|known| known == phrase) {
-            list.push(phrase.to_vec());
-            list.sort_by_key(|p| std::cmp::Reverse(p.len()));
-        }
-    }
-
-    /// The longest clue that starts at `words[0]`.
-    fn at<'a>(&'a self, words: &[String]) -> Option<&'a [String]> {
-        let list = self.by_first.get(words.first()?)?;
-        list.iter().find(|p| words.starts_with(p)).map(Vec::as_slice)
+    /// The longest clue, of these or the annotated ones, that starts at `words[0]`.
+    fn at<'a>(
+        &'a self,
+        words: &[String],
+        annotated: &'a BTreeSet<Vec<String>>,
+    ) -> Option<&'a [String]> {
+        let known = self.by_first.get(words.first()?).into_iter().flatten();
+        let fits = known.chain(annotated).filter(|p| words.starts_with(p));
+        fits.max_by_key(|p| p.len()).map(Vec::as_slice)
     }
 }
 
@@ -102,11 +97,9 @@ impl Visual {
     }
 
     fn stated(&self, thought: &str, annotated: &BTreeSet<Vec<String>>) -> Stated {
-        let mut lexicon = self.lexicon.clone();
-        annotated.iter().for_each(|p| lexicon.add(p));
         let mut stated = Stated::default();
         for sentence in thought.split(['.', '!', '?', '\n', ';', '。', '！', '？']) {
-            read_sentence(&words(sentence), &lexicon, &mut stated);
+            read_sentence(&words(sentence), &self.lexicon, annotated, &mut stated);
         }
         stated
     }
@@ -164,11 +157,16 @@ impl Reward for Visual {
     }
 }
 
-fn read_sentence(words: &[String], lexicon: &Lexicon, stated: &mut Stated) {
+fn read_sentence(
+    words: &[String],
+    lexicon: &Lexicon,
+    annotated: &BTreeSet<Vec<String>>,
+    stated: &mut Stated,
+) {
     let (mut here, mut n_clue_words, mut denied_words) = (BTreeSet::new(), 0, 0);
     let mut at = 0;
     while at < words.len() {
-        let Some(clue) = lexicon.at(&words[at..]) else {
+        let Some(clue) = lexicon.at(&words[at..], annotated) else {
             at += 1;
             continue;
         };

@@ -78,6 +78,8 @@ pub(super) struct Buffer {
     pub made_at: u64,
     /// Optimiser steps taken from it.
     pub steps_done: usize,
+    /// Names of the rewards.
+    pub names: Vec<String>,
     /// Its numbers, logged with its first step.
     #[serde(with = "bits::map_bits")]
     pub values: BTreeMap<String, f64>,

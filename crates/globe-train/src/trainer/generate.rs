@@ -28,12 +28,6 @@ pub(super) struct Generator<'a> {
     pub step: u64,
 }
 
-/// A generation with its numbers.
-pub(super) struct Generated {
-    pub buffer: Buffer,
-    pub names: Vec<String>,
-}
-
 /// Prompts with scored answers, before advantages.
 #[derive(Default)]
 struct Round {
@@ -43,7 +37,7 @@ struct Round {
 
 impl Generator<'_> {
     /// Draws prompts, samples answers, scores them.
-    pub fn run(&mut self) -> Result<Generated> {
+    pub fn run(&mut self) -> Result<Buffer> {
         let started = Instant::now();
         let (round, names, rounds) = self.rounds()?;
         let group_size = self.config.rollout.group_size;
@@ -65,8 +59,8 @@ impl Generator<'_> {
         values.insert("rollout/rounds".into(), rounds as f64);
         values.insert("time/rollout_s".into(), sampled_s);
         values.insert("time/rollout_tokens_per_s".into(), tokens as f64 / sampled_s.max(1e-9));
-        buffer.values = values;
-        Ok(Generated { buffer, names })
+        (buffer.names, buffer.values) = (names, values);
+        Ok(buffer)
     }
 
     /// Generations until enough groups differ in reward, or as many as allowed.
@@ -245,12 +239,12 @@ fn values(answers: &[Answer], names: &[String], made: &Advantages) -> BTreeMap<S
 }
 
 /// The first prompts of a buffer for people.
-pub(super) fn reports(buffer: &Buffer, names: &[String], most: usize) -> Vec<SampleReport> {
+pub(super) fn reports(buffer: &Buffer, most: usize) -> Vec<SampleReport> {
     let report = |(i, asked): (usize, &Asked)| SampleReport {
         id: asked.id.clone(),
         truth: asked.truth.clone(),
         image: asked.image.clone(),
-        names: names.to_vec(),
+        names: buffer.names.clone(),
         answers: buffer.answers.iter().filter(|a| a.prompt == i).map(answer_report).collect(),
     };
     buffer.prompts.iter().enumerate().take(most).map(report).collect()

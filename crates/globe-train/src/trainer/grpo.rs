@@ -150,8 +150,9 @@ impl<P: Policy> Trainer<P> {
     pub fn step(&mut self, watch: &mut dyn Observer) -> Result<StepStats> {
         let started = Instant::now();
         if self.buffer.is_none() {
-            self.generate(watch)?;
+            self.generate()?;
         }
+        self.show_samples(watch)?;
         let metrics = self.accumulate()?;
         let backward_s = started.elapsed().as_secs_f64();
         let lr = self.schedule().lr(self.state.step);
@@ -192,9 +193,9 @@ impl<P: Policy> Trainer<P> {
     }
 
     /// Fills the buffer; on failure the data stand where they stood.
-    fn generate(&mut self, watch: &mut dyn Observer) -> Result<()> {
+    fn generate(&mut self) -> Result<()> {
         let cursor = self.stream.cursor();
-        let generated = Generator {
+        let buffer = Generator {
             config: &self.config,
             policy: &mut self.policy,
             stream: &mut self.stream,
@@ -202,20 +203,21 @@ impl<P: Policy> Trainer<P> {
             step: self.state.step,
         }
         .run();
-        let generated = match generated {
-            Ok(generated) => generated,
-            Err(error) => {
-                self.stream.seek(cursor);
-                return Err(error);
-            }
-        };
-        let (every, most) = (self.config.watch.samples_every, self.config.watch.samples);
-        if every > 0 && self.state.step.is_multiple_of(every) {
-            let samples = reports(&generated.buffer, &generated.names, most);
-            watch.on(&TrainEvent::Samples { step: self.state.step, samples: &samples })?;
-        }
-        self.buffer = Some(generated.buffer);
+        self.buffer = Some(buffer.inspect_err(|_| self.stream.seek(cursor))?);
         Ok(())
+    }
+
+    /// Shows some answers of a generation before its first step.
+    fn show_samples(&self, watch: &mut dyn Observer) -> Result<()> {
+        let (every, most) = (self.config.watch.samples_every, self.config.watch.samples);
+        let Some(buffer) = self.buffer.as_ref().filter(|b| b.steps_done == 0 && every > 0) else {
+            return Ok(());
+        };
+        if !buffer.made_at.is_multiple_of(every) {
+            return Ok(());
+        }
+        let samples = reports(buffer, most);
+        watch.on(&TrainEvent::Samples { step: buffer.made_at, samples: &samples })
     }
 
     /// Adds up the gradient of one optimiser step, micro-batch by micro-batch.

@@ -132,6 +132,10 @@ impl<P: Policy> Supervised<P> {
                 let path = self.save()?;
                 watch.on(&TrainEvent::Checkpoint(&path))?;
             }
+            if matches!(self.state.best, Some((_, 0))) && stats.values.contains_key("eval_loss") {
+                let path = self.save_to(&self.best_store())?;
+                watch.on(&TrainEvent::Checkpoint(&path))?;
+            }
             if enough {
                 watch.on(&TrainEvent::Warning("the evaluation no longer improves: stopping"))?;
                 break;
@@ -243,9 +247,18 @@ impl<P: Policy> Supervised<P> {
     /// # Errors
     /// Those of the policy and of the disk.
     pub fn save(&mut self) -> Result<PathBuf> {
+        self.save_to(&self.store.clone())
+    }
+
+    /// Where the checkpoint of the best evaluation is kept: `<run.output>/best`.
+    pub fn best_store(&self) -> Store {
+        Store::new(PathBuf::from(&self.config.run.output).join("best"), 1)
+    }
+
+    fn save_to(&mut self, store: &Store) -> Result<PathBuf> {
         let policy = self.policy.save()?;
         let files = saved::to_files(&self.state, &self.config, None, &policy)?;
-        self.store.save(&mut RealDisk, self.state.step, &files)
+        store.save(&mut RealDisk, self.state.step, &files)
     }
 }
 

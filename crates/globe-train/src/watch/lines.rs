@@ -84,7 +84,7 @@ impl<W: Write> Observer for Lines<W> {
 /// Four significant digits, small and large numbers by power of ten.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
-        a if a == 0.0 => "0".into(),
+        0.0 => "0".into(),
         a if !(1e-3..1e5).contains(&a) => format!("{value:.2e}"),
         a if a >= 100.0 => format!("{value:.0}"),
         _ => format!("{value:.3}"),

@@ -98,6 +98,9 @@ fn training_stops_when_the_evaluation_no_longer_improves() {
     assert!(steps[1].contains_key("eval_loss") && steps[1].contains_key("eval_accuracy"));
     let (first, last) = (steps[1]["eval_loss"], steps[steps.len() - 1]["eval_loss"]);
     assert!(last > first, "{first} {last}");
+    let evaluated = steps.iter().zip(1u64..).filter_map(|(s, i)| Some((i, *s.get("eval_loss")?)));
+    let best = evaluated.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(step, _)| step);
+    assert_eq!(trained.best_store().newest().unwrap().map(|c| c.step), best);
 }
 
 #[test]

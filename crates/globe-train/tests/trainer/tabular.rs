@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use globe_rng::Draw;
+use globe_rng::philox;
 use globe_train::{
     Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
     Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
@@ -130,8 +130,7 @@ impl Tabular {
         let mut row_at = row(self.class(prompt), START);
         while ids.len() < how.max_tokens && ids.last() != Some(&0) {
             let logps = Self::log_softmax(&self.table, row_at, how.temperature);
-            let draw = Draw { seed, sample, position: ids.len() as u32 };
-            let draw = f64::from(draw.words(0)[0]) / 2f64.powi(32);
+            let draw = f64::from(uniform(seed, sample, ids.len() as u32));
             let mut sum = 0.0;
             let found = logps.iter().position(|l| {
                 sum += l.exp();
@@ -259,6 +258,12 @@ impl Policy for Tabular {
     fn memory_bytes(&self) -> Option<u64> {
         Some(4 * self.table.len() as u64)
     }
+}
+
+/// A number in `[0, 1)` by seed, answer and position.
+fn uniform(seed: u64, sample: u32, position: u32) -> f32 {
+    let [word, ..] = philox([position, sample, 0, 0], [seed as u32, (seed >> 32) as u32]);
+    (word >> 8) as f32 / (1u32 << 24) as f32
 }
 
 /// Mean of a metric over some steps.

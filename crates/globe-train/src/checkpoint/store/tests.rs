@@ -71,7 +71,9 @@ fn what_was_saved_is_loaded_and_old_ones_go() {
     assert_eq!(newest.file("weights").unwrap(), b"weights 10");
     assert!(newest.file("absent").is_err());
     assert_eq!(fs::read_to_string(store.root().join(LATEST)).unwrap(), "step-00000010\n");
-    // The same step again, as after going back.
+    // The same again touches nothing; another of the same step, as after going back, replaces it.
+    let mut dead = Dying { operations: 0 };
+    store.save(&mut dead, 10, &files("10")).unwrap();
     store.save(&mut RealDisk, 10, &files("again")).unwrap();
     assert_eq!(store.newest().unwrap().unwrap().files, files("again"));
 }

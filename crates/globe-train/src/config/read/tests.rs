@@ -9,8 +9,8 @@ fn refused(text: &str, part: &str) {
 #[test]
 fn typos_are_refused_with_line_and_hint() {
     refused(
-        "[rollout]\ngroup_sise = 8\n",
-        "run.toml:2: unknown key `group_sise` in [rollout]; the nearest key is `group_size`",
+        "[rollout]\ngroupsize = 8\n",
+        "run.toml:2: unknown key `groupsize` in [rollout]; the nearest key is `group_size`",
     );
     refused(
         "\n\n[rolout]\n",

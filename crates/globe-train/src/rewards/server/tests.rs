@@ -40,6 +40,7 @@ fn judge(url: String, attempts: u32) -> JudgeServer {
         attempts,
         backoff_ms: 1,
         timeout_ms: 5000,
+        parallel: 1,
         top_logprobs: 5,
     };
     JudgeServer::new(config).unwrap()
@@ -99,6 +100,24 @@ fn failures_say_what_the_server_said() {
         assert!(error.contains(part), "{error}");
         server.join().unwrap();
     }
+}
+
+/// The server takes one connection after the other; answers still belong to their questions.
+#[test]
+fn questions_asked_together_keep_their_answers() {
+    let texts: Vec<String> = (0..9).map(|i| format!("question {i}")).collect();
+    let (url, server) = serve(vec![reply(&[("Yes", 0.5), ("No", 0.5)]); 9]);
+    let mut judge = judge(url, 1);
+    judge.config.parallel = 4;
+    let ask = |t: &String| JudgeRequest { image: b"\x89PNG", question: t.clone().leak() };
+    let requests: Vec<_> = texts.iter().map(ask).collect();
+    assert_eq!(judge.judge(&requests).unwrap().len(), 9);
+    let mut asked = server.join().unwrap();
+    asked.sort();
+    for (body, text) in asked.iter().zip(&texts) {
+        assert!(body.contains(text), "each question once");
+    }
+    assert_eq!(judge.judge(&[]).unwrap(), []);
 }
 
 #[test]

@@ -31,9 +31,11 @@ pub(super) fn page(
     entries: &[Entry],
     n_entries: usize,
 ) -> String {
-    let is_first = |name: &str| FIRST.contains(&name) || is_part(name);
+    let mut order: Vec<(&String, &Vec<(f64, f64)>)> = curves.iter().collect();
+    order.sort_by_key(|(name, _)| rank(name));
     let charts = |first: bool| -> String {
-        curves.iter().filter(|(n, _)| is_first(n) == first).map(|(n, c)| chart(n, c)).collect()
+        let shown = order.iter().filter(|(n, _)| (rank(n) <= FIRST.len()) == first);
+        shown.map(|(n, c)| chart(n, c)).collect()
     };
     let last = curves.values().filter_map(|c| c.last()).map(|p| p.0).fold(0.0, f64::max);
     let mut out = String::new();
@@ -56,12 +58,20 @@ pub(super) fn page(
         entries.len(),
     );
     entries.iter().rev().for_each(|entry| sample(&mut out, entry));
-    let _ = write!(out, "<script>{SCRIPT}</script></body></html>\n");
+    let _ = writeln!(out, "<script>{SCRIPT}</script></body></html>");
     out
 }
 
-fn is_part(name: &str) -> bool {
-    name.starts_with("rewards/") && name.ends_with("/mean")
+/// The reward, its parts, the other important curves, the rest.
+fn rank(name: &str) -> usize {
+    if name.starts_with("rewards/") && name.ends_with("/mean") {
+        return 1;
+    }
+    match FIRST.iter().position(|first| *first == name) {
+        Some(0) => 0,
+        Some(i) => i + 1,
+        None => usize::MAX,
+    }
 }
 
 /// A small line chart with its last value.
@@ -106,7 +116,7 @@ fn chart(name: &str, curve: &[(f64, f64)]) -> String {
 fn sample(out: &mut String, entry: &Entry) {
     let mut order: Vec<&EntryAnswer> = entry.answers.iter().collect();
     let total = |a: &EntryAnswer| a.total.unwrap_or(f64::MIN);
-    order.sort_by(|a, b| total(b).total_cmp(&total(a)));
+    order.sort_by(|a, b| total(b).total_cmp(&total(a)).then_with(|| a.text.cmp(&b.text)));
     let _ = write!(
         out,
         "<article><div class=\"photo\"><img loading=\"lazy\" src=\"{}\" alt=\"\">\
@@ -116,14 +126,15 @@ fn sample(out: &mut String, entry: &Entry) {
         escape(&entry.id),
         entry.step,
     );
-    for (i, a) in order.into_iter().enumerate() {
-        answer(out, a, &entry.names, i == 0);
+    let same = |a: &&EntryAnswer, b: &&EntryAnswer| (&a.text, &a.parts) == (&b.text, &b.parts);
+    for (i, alike) in order.chunk_by(same).enumerate() {
+        answer(out, alike[0], &entry.names, alike.len(), i == 0);
     }
     out.push_str("</div></article>");
 }
 
-/// Folded, the best one open.
-fn answer(out: &mut String, answer: &EntryAnswer, names: &[String], open: bool) {
+/// Folded, the best one open; answers that are alike appear once.
+fn answer(out: &mut String, answer: &EntryAnswer, names: &[String], times: usize, open: bool) {
     let total = answer.total.map_or_else(|| "-".to_owned(), short);
     let side = if answer.advantage >= 0.0 { "up" } else { "down" };
     let _ = write!(
@@ -144,9 +155,10 @@ fn answer(out: &mut String, answer: &EntryAnswer, names: &[String], open: bool) 
         );
     }
     let cut = if answer.truncated { ", cut off" } else { "" };
+    let times = if times > 1 { format!("{times} alike, ") } else { String::new() };
     let _ = write!(
         out,
-        "<span class=\"tokens\">{} tokens{cut}</span></summary><pre>{}</pre></details>",
+        "<span class=\"tokens\">{times}{} tokens{cut}</span></summary><pre>{}</pre></details>",
         answer.tokens,
         escape(&answer.text),
     );
