@@ -10,10 +10,17 @@ const VERSION = '__VERSION__';
 
 const CACHE = `globe-shell-${VERSION}`;
 const STATE = 'globe-state';
-const SEAL = '/__globe_seal__';
+const WATCH = '/__globe_watch__';
 
-/** Messages of the page. */
-type Message = { seal: boolean } | { status: true };
+/** Messages of the page: start counting, or seal. */
+type Message = { watch: true } | { seal: boolean };
+
+/** Requests for the network since the page asked for a count, and those refused. */
+interface Watch {
+  sealed: boolean;
+  requests: number;
+  refused: number;
+}
 
 self.addEventListener('install', (event) => {
   const fill = async () => {
@@ -36,60 +43,47 @@ self.addEventListener('activate', (event) => {
 
 self.addEventListener('message', (event) => {
   const message = event.data as Message;
-  const act = async () => {
-    if ('seal' in message) await setSeal(message.seal ? 0 : null);
-    await report();
-  };
-  event.waitUntil(act());
+  const change = (watch: Watch | null): Watch =>
+    'seal' in message ? { ...(watch ?? FRESH), sealed: message.seal, refused: 0 } : { ...FRESH, sealed: watch?.sealed ?? false };
+  event.waitUntil(update(change));
 });
 
 self.addEventListener('fetch', (event) => {
   event.respondWith(answer(event.request));
 });
 
+const FRESH: Watch = { sealed: false, requests: 0, refused: 0 };
+
 async function answer(request: Request): Promise<Response> {
+  const cache = await caches.open(CACHE);
+  const navigates = request.mode === 'navigate';
   // Opening a page starts a new load, which may need the network.
-  if (request.mode === 'navigate') {
-    if ((await refused()) !== null) {
-      await setSeal(null);
-      await report();
-    }
-    return fromShell(request, () => fetch(request).catch(() => offlinePage()));
-  }
-  return fromShell(request, async () => {
-    const count = await refused();
-    if (count === null) return fetch(request);
-    await setSeal(count + 1);
-    await report();
-    return Response.error();
+  if (navigates) await update(() => null);
+  const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
+  if (kept) return kept;
+  if (navigates) return fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error());
+  const count = (watch: Watch) => (watch.sealed ? { ...watch, refused: watch.refused + 1 } : { ...watch, requests: watch.requests + 1 });
+  const watch = await update((watch) => watch && count(watch));
+  return watch?.sealed ? Response.error() : fetch(request);
+}
+
+/** Changes run one after the other. A stopped service worker forgets variables, so the state is stored. */
+let last: Promise<unknown> = Promise.resolve();
+function update(change: (watch: Watch | null) => Watch | null): Promise<Watch | null> {
+  const turn = last.then(async () => {
+    const state = await caches.open(STATE);
+    const before = await state.match(WATCH);
+    const old = before ? ((await before.json()) as Watch) : null;
+    const watch = change(old);
+    if (watch) await state.put(WATCH, new Response(JSON.stringify(watch)));
+    else if (old) await state.delete(WATCH);
+    if (watch || old) await report(watch);
+    return watch;
   });
+  last = turn.catch(() => undefined);
+  return turn;
 }
 
-async function fromShell(request: Request, otherwise: () => Promise<Response>): Promise<Response> {
-  const cache = await caches.open(CACHE);
-  const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: request.mode === 'navigate' }) : undefined;
-  return kept ?? otherwise();
-}
-
-async function offlinePage(): Promise<Response> {
-  const cache = await caches.open(CACHE);
-  return (await cache.match(new URL('./', self.registration.scope).href)) ?? Response.error();
-}
-
-/** Requests refused since the seal, or null when not sealed. A stopped service worker forgets variables. */
-async function refused(): Promise<number | null> {
-  const kept = await (await caches.open(STATE)).match(SEAL);
-  return kept ? Number(await kept.text()) : null;
-}
-
-async function setSeal(count: number | null): Promise<void> {
-  const state = await caches.open(STATE);
-  if (count === null) await state.delete(SEAL);
-  else await state.put(SEAL, new Response(String(count)));
-}
-
-async function report(): Promise<void> {
-  const count = await refused();
-  const status = { globeSealed: count !== null, refused: count ?? 0 };
-  for (const client of await self.clients.matchAll({ includeUncontrolled: true })) client.postMessage(status);
+async function report(watch: Watch | null): Promise<void> {
+  for (const client of await self.clients.matchAll({ includeUncontrolled: true })) client.postMessage({ globeWatch: watch });
 }
