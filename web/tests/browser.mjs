@@ -26,6 +26,7 @@ export async function newPage(browser, server, path = 'blank.html', options = {}
   page.on('pageerror', (error) => page.faults.push(String(error)));
   if (process.env.VERBOSE) page.on('console', (message) => console.log('[page]', message.text()));
   server.files['/blank.html'] ??= Buffer.from('<!doctype html><meta charset="utf-8"><title>test</title>');
+  page.setDefaultTimeout(15_000);
   await page.goto(server.url + path);
   return page;
 }

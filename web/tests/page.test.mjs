@@ -64,3 +64,46 @@ test('a visitor loads the model, locates a photo and copies the result', async (
   assert.deepEqual(page.faults, []);
   await page.context().close();
 });
+
+/** Shows the example result, whose photo carries a position. */
+async function showExample(page) {
+  await choosePhoto(page);
+  await page.locator('globe-locator').evaluate((element, result) => {
+    element.result = result;
+  }, EXAMPLE);
+  await page.locator('globe-map svg path.land').waitFor({ state: 'attached' });
+}
+
+async function assertAccessible(page, what) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+  assert.deepEqual(serious.map(({ id, nodes }) => `${what}: ${id}: ${nodes[0].html}`), []);
+}
+
+test('axe-core finds nothing serious, and the page fits, in every look', async (t) => {
+  const looks = {
+    light: { colorScheme: 'light', viewport: { width: 1280, height: 900 } },
+    dark: { colorScheme: 'dark', viewport: { width: 1280, height: 900 } },
+    narrow: { colorScheme: 'light', viewport: { width: 320, height: 720 }, reducedMotion: 'reduce' },
+    // A browser at 200 % gives a page half of its pixels, drawn twice as large.
+    zoomed: { colorScheme: 'dark', viewport: { width: 640, height: 450 }, deviceScaleFactor: 2 },
+    rtl: { colorScheme: 'light', viewport: { width: 1000, height: 800 } },
+  };
+  for (const [look, options] of Object.entries(looks)) {
+    await t.test(look, async () => {
+      const page = await newPage(browser, server, '', options);
+      if (look === 'rtl') await page.evaluate(() => Object.assign(document.documentElement, { dir: 'rtl', lang: 'ar' }));
+      await page.getByRole('button', { name: /Download and load/ }).waitFor();
+      await page.screenshot({ path: join(ARTEFACTS, `${look}-start.png`), fullPage: true });
+      await assertAccessible(page, `${look}, at the start`);
+      await showExample(page);
+      await page.screenshot({ path: join(ARTEFACTS, `${look}-result.png`), fullPage: true });
+      await assertAccessible(page, `${look}, with a result`);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.equal(overflow, 0, 'nothing reaches beyond the side');
+      assert.deepEqual(page.faults, []);
+      await page.context().close();
+    });
+  }
+});

@@ -110,7 +110,7 @@ export class GlobeLocator extends LitElement {
 
   protected override updated(changed: PropertyValues<this>): void {
     const best = this.result?.candidates[0];
-    if (changed.has('result') && best) void this.map?.updateComplete.then(() => this.map?.reset());
+    if (changed.has('result') && best) this.map?.focusOn(best);
     if (this.video && this.camera && this.video.srcObject !== this.camera) this.video.srcObject = this.camera;
   }
 

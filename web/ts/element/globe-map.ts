@@ -61,6 +61,8 @@ export class GlobeMap extends LitElement {
       .tools { position: absolute; inset-block-start: 0.5rem; inset-inline-end: 0.5rem; display: flex; gap: 0.25rem; }
       .tools button { inline-size: 2.5rem; padding: 0; }
       .tools button.wide { inline-size: auto; padding-inline: 0.75rem; }
+      @container (max-width: 30rem) { .tools { position: static; padding-block-start: 0.5rem; } }
+      .frame { position: relative; }
       p { padding-block-start: 0.5rem; }
     `,
   ];
@@ -87,8 +89,8 @@ export class GlobeMap extends LitElement {
 
   /** Shows a candidate with its surroundings. */
   focusOn(place: { lat: number; lon: number; radius_km: number }): void {
-    // The circle takes about a fifth of the width, and a city keeps its country in sight.
-    const zoom = Math.min(MAX_ZOOM, Math.max(1.6, 1500 / Math.max(place.radius_km, 120)));
+    // A city keeps its country in sight; a country, its neighbours.
+    const zoom = Math.min(7, Math.max(1.8, 1500 / Math.max(place.radius_km, 200)));
     this.view = { lat: place.lat, lon: place.lon, zoom };
   }
 

@@ -47,10 +47,10 @@ function row(place: Candidate, view: ResultView) {
   const country = place.city || place.region ? html`<span class="soft small">, ${countryName(place, view.language)}</span>` : nothing;
   return html`<tr class=${chosen ? 'chosen' : ''}>
     <td><button type="button" aria-pressed=${chosen} tabindex=${chosen || (view.chosen === 0 && place.rank === 1) ? 0 : -1} data-rank=${place.rank} @click=${() => view.choose(place.rank)}>
-      <span class="rank" aria-label="Rank ${place.rank}">${place.rank}</span>${name}${region}${country}</button></td>
+      <span class="rank" aria-label="Rank ${place.rank}">${place.rank}</span><span>${name}${region}${country}</span></button></td>
     <td class="number">
-      <svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="10"></rect>${svg`<rect width=${place.confidence * 100} height="10"></rect>`}</svg>${percent(place.confidence)}</td>
-    <td class="number">${distance(place.radius_km)}</td>
+      <svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="10"></rect>${svg`<rect width=${place.confidence * 100} height="10"></rect>`}</svg><span dir="ltr">${percent(place.confidence)}</span></td>
+    <td class="number"><span dir="ltr">${distance(place.radius_km)}</span></td>
   </tr>`;
 }
 

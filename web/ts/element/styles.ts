@@ -15,8 +15,8 @@ export const theme = css`
     --pin: light-dark(#b3401f, #ff9a6b);
     --clue: light-dark(#fbe9b7, #4d3d10);
     --bad: light-dark(#a3221b, #ff9d94);
-    --land: light-dark(#d9dfdc, #2a343c);
-    --sea: light-dark(#f1f5f6, #11181e);
+    --land: light-dark(#c9d5cf, #33414a);
+    --sea: light-dark(#eef4f6, #10171d);
     --radius: 0.75rem;
     display: block;
     color: var(--ink);
@@ -26,6 +26,8 @@ export const theme = css`
   *, *::before, *::after { box-sizing: border-box; }
   [hidden] { display: none !important; }
   h2, h3, p, ul, dl, dd { margin: 0; padding: 0; }
+  /* These words are English in any page: each paragraph takes the direction of its own first letter. */
+  h2, h3, p, dd, dt, legend { unicode-bidi: plaintext; text-align: match-parent; }
   h2, h3 { font-size: 0.8125rem; font-weight: 600; letter-spacing: 0.01em; color: var(--soft); }
   button, input, select {
     font: inherit;
@@ -94,9 +96,9 @@ export const layout = css`
   th { text-align: start; font-size: 0.8125rem; font-weight: 600; color: var(--soft); padding: 0.35rem 0.5rem; }
   td { padding: 0; border-block-start: 1px solid var(--line); vertical-align: middle; }
   td.number, th.number { text-align: end; font-variant-numeric: tabular-nums; padding: 0.35rem 0.5rem; white-space: nowrap; }
-  td button { inline-size: 100%; text-align: start; border: 0; background: none; border-radius: 0.375rem; padding: 0.5rem; }
+  td button { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: 0.5rem; align-items: center; inline-size: 100%; text-align: start; border: 0; background: none; border-radius: 0.375rem; padding: 0.5rem; }
   td .rank {
-    display: inline-grid; place-items: center; inline-size: 1.5rem; block-size: 1.5rem; margin-inline-end: 0.5rem;
+    display: grid; place-items: center; inline-size: 1.5rem; block-size: 1.5rem;
     border-radius: 50%; border: 1.5px solid var(--pin); color: var(--pin); font-size: 0.8125rem; font-weight: 650;
   }
   tr.chosen td { background: var(--wash); }
@@ -104,7 +106,6 @@ export const layout = css`
   .share { display: inline-block; inline-size: 3.5rem; block-size: 0.375rem; margin-inline-end: 0.5rem; border-radius: 1rem; vertical-align: middle; }
   .share rect { fill: var(--line); }
   .share rect + rect { fill: var(--pin); }
-  .share { transform: scaleX(1); }
   :host(:dir(rtl)) .share { transform: scaleX(-1); }
   @container (max-width: 26rem) { .share { display: none; } }
   .reasoning {
