@@ -30,7 +30,7 @@ async function answer(mounts, state, request, response) {
   let bytes = state.files[path] ?? (await find(mounts, path));
   const fault = state.faults[path];
   if (fault) bytes = fault(bytes, request, response);
-  if (bytes === null && response.headersSent) return;
+  if (bytes === null && (response.headersSent || response.destroyed)) return;
   if (bytes === null) {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('not found');
     return;

@@ -82,7 +82,8 @@ class Link {
         signal?.removeEventListener('abort', stop);
       };
       this.pending.set(id, {
-        resolve: (value) => (settle(), resolve(value)),
+        // What was finished before the worker heard of the stop is not wanted either.
+        resolve: (value) => (settle(), signal?.aborted ? reject(new GlobeError('Aborted', 'stopped')) : resolve(value)),
         reject: (error) => (settle(), reject(error)),
         onEvent: onEvent as Pending['onEvent'],
       });

@@ -3,7 +3,7 @@
 import { GlobeError, stopIf } from '../errors.js';
 import { digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
-import { PIECE_BYTES, record, setRecord, type Store } from './store.js';
+import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
 
 /** What the wasm module reads from. */
 export interface ModelFile {
@@ -17,31 +17,23 @@ export interface ModelFolder {
 
 /** The manifest of a folder on a server, or null if it has none. Offline, the copy kept from before. */
 export async function fetchManifest(base: string, signal: AbortSignal, store?: Store): Promise<Manifest | null> {
-  for (const name of MANIFESTS) {
-    const text = await fetchText(base, name, signal, store);
-    if (text !== null) return parseManifest(name, text);
+  try {
+    for (const name of MANIFESTS) {
+      const text = await fetchText(base, name, signal);
+      if (text !== null) return parseManifest(name, text);
+    }
+    return null;
+  } catch (thrown) {
+    const kept = (thrown as GlobeError).code === 'Network' && store ? await keptModel(store, await modelKey(base)) : null;
+    if (!kept) throw thrown;
+    return parseManifest(kept.manifest.name, kept.manifest.text);
   }
-  return null;
 }
 
-async function fetchText(base: string, name: string, signal: AbortSignal, store?: Store): Promise<string | null> {
-  const kept = async () => (store ? keptManifest(store, base, name) : null);
-  let response: Response;
-  try {
-    response = await fetch(base + name, { signal, cache: 'no-cache' });
-  } catch (error) {
-    stopIf(signal);
-    const copy = await kept();
-    if (copy !== null) return copy;
-    if (!navigator.onLine) throw network(name, 'this device is offline, and the model is not stored yet');
-    throw network(name, `the connection failed, or the server does not allow this page (CORS): ${(error as Error).message}`);
-  }
+async function fetchText(base: string, name: string, signal: AbortSignal): Promise<string | null> {
+  const response = await request(name, base + name, { signal, cache: 'no-cache' });
   if (response.status === 404 || isPage(response)) return null;
-  if (!response.ok) {
-    const copy = await kept();
-    if (copy !== null) return copy;
-    throw network(name, `the server answered ${response.status}`);
-  }
+  if (!response.ok) throw network(name, `the server answered ${response.status}`);
   return response.text();
 }
 
@@ -57,14 +49,8 @@ interface KeptModel {
 
 const modelKey = async (base: string) => `model-${await digestOf(new TextEncoder().encode(base))}`;
 
-async function keptManifest(store: Store, base: string, name: string): Promise<string | null> {
-  const kept = await keptModel(store, await modelKey(base));
-  return kept?.manifest.name === name ? kept.manifest.text : null;
-}
-
 async function keptModel(store: Store, key: string): Promise<KeptModel | null> {
-  const text = await store.text(key);
-  return text === null ? null : (JSON.parse(text) as KeptModel);
+  return parsed<KeptModel>(await store.text(key));
 }
 
 /** Models of the store with their sizes. */
@@ -265,7 +251,7 @@ async function request(name: string, url: string, init: RequestInit): Promise<Re
     stopIf(init.signal ?? undefined);
     const reason = navigator.onLine
       ? `the connection failed, or the server does not allow this page (CORS): ${(error as Error).message}`
-      : 'this device is offline';
+      : 'this device is offline, and the model is not stored';
     throw network(name, reason);
   }
 }

@@ -49,8 +49,16 @@ export async function openStore(persistent: boolean): Promise<Store> {
 }
 
 export async function record(store: Store, key: string): Promise<FileRecord | null> {
-  const text = await store.text(`file-${key}`);
-  return text === null ? null : (JSON.parse(text) as FileRecord);
+  return parsed<FileRecord>(await store.text(`file-${key}`));
+}
+
+/** A text that was cut off while it was written counts as absent. */
+export function parsed<T>(text: string | null): T | null {
+  try {
+    return text === null ? null : (JSON.parse(text) as T);
+  } catch {
+    return null;
+  }
 }
 
 export function setRecord(store: Store, key: string, value: FileRecord | null): Promise<void> {
@@ -99,12 +107,18 @@ class OpfsStore implements Store {
     await absent(this.folder.removeEntry(key));
   }
 
-  async text(name: string): Promise<string | null> {
-    const handle = await absent(this.folder.getFileHandle(`${name}.json`));
-    return handle ? (await handle.getFile()).text() : null;
+  text(name: string): Promise<string | null> {
+    return textLock('shared', async () => {
+      const handle = await absent(this.folder.getFileHandle(`${name}.json`));
+      return handle ? (await handle.getFile()).text() : null;
+    });
   }
 
-  async setText(name: string, text: string | null): Promise<void> {
+  setText(name: string, text: string | null): Promise<void> {
+    return textLock('exclusive', () => this.writeText(name, text));
+  }
+
+  private async writeText(name: string, text: string | null): Promise<void> {
     if (text === null) {
       await absent(this.folder.removeEntry(`${name}.json`));
       return;
@@ -128,6 +142,11 @@ class OpfsStore implements Store {
     }
     return names.sort();
   }
+}
+
+/** Another tab may write the same small file: a reader waits for it. */
+function textLock<T>(mode: LockMode, work: () => Promise<T>): Promise<T> {
+  return navigator.locks ? (navigator.locks.request('globe-texts', { mode }, work) as Promise<T>) : work();
 }
 
 /** What is not there is null, not an error. */
