@@ -107,3 +107,111 @@ test('axe-core finds nothing serious, and the page fits, in every look', async (
     });
   }
 });
+
+test('the keyboard alone chooses places, and Escape shows the world', async () => {
+  const page = await newPage(browser, server, '');
+  await showExample(page);
+  const chosen = () => page.locator('tr.chosen .rank').allTextContents();
+  const land = () => page.locator('globe-map path.land').getAttribute('d');
+  assert.deepEqual(await chosen(), ['1']);
+  // Tab goes from the page's start through every control to the one row that is chosen.
+  for (let i = 0; i < 30 && !(await page.evaluate(() => document.querySelector('globe-locator').renderRoot.activeElement?.dataset.rank)); i++) {
+    await page.keyboard.press('Tab');
+  }
+  const near = await land();
+  await page.keyboard.press('ArrowDown');
+  assert.deepEqual(await chosen(), ['2']);
+  await page.keyboard.press('ArrowDown');
+  await page.keyboard.press('ArrowDown');
+  assert.deepEqual(await chosen(), ['3'], 'the last place is the last');
+  assert.notEqual(await land(), near, 'the map follows');
+  await page.keyboard.press('Escape');
+  assert.deepEqual(await chosen(), []);
+  await page.context().close();
+});
+
+test('the dial rounds what is shown and what is copied', async () => {
+  const page = await newPage(browser, server, '', { permissions: ['clipboard-read', 'clipboard-write'] });
+  await loadModel(page);
+  await setLocator(page, { samples: 1, maxTokens: 4, temperature: 0 });
+  await choosePhoto(page);
+  await page.getByRole('button', { name: 'Locate', exact: true }).click();
+  await page.locator('.headline').waitFor();
+  await page.getByRole('radio', { name: 'country' }).check();
+  await page.getByText("The model's text may name a city").waitFor();
+  await page.waitForFunction(() => document.querySelector('globe-locator').result.answers[0].text === null);
+  await page.getByRole('button', { name: 'Copy as JSON' }).click();
+  await page.getByText('JSON copied.').waitFor();
+  const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+  assert.equal(copied.answers[0].text, null);
+  assert.equal(copied.answers[0].reasoning, null);
+  await page.context().close();
+});
+
+test('the page opens and locates without network; sealed, it reaches nothing', async () => {
+  const page = await newPage(browser, server, '');
+  await loadModel(page);
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await page.context().setOffline(true);
+  server.requests.length = 0;
+  await page.reload();
+  await loadModel(page);
+  await page.getByText('0 requests since the model was loaded.').waitFor();
+  await page.getByRole('button', { name: 'Seal the page' }).click();
+  await page.getByRole('button', { name: 'Sealed' }).waitFor();
+  await page.context().setOffline(false);
+
+  server.requests.length = 0;
+  await setLocator(page, { samples: 1, maxTokens: 6, temperature: 0 });
+  await choosePhoto(page);
+  await page.getByRole('button', { name: 'Locate', exact: true }).click();
+  await page.locator('.headline').waitFor();
+  assert.deepEqual(server.requests, [], 'locating asked for nothing');
+  await page.getByText('0 requests since the model was loaded.').waitFor();
+
+  const refused = await page.evaluate(() => fetch('/blank.html').then(() => 'answered', () => 'refused'));
+  assert.equal(refused, 'refused');
+  const image = await page.evaluate(() => new Promise((done) => Object.assign(new Image(), { onload: () => done('answered'), onerror: () => done('refused'), src: '/x.png' })));
+  assert.equal(image, 'refused');
+  await page.getByText('2 requests refused.').waitFor();
+  assert.deepEqual(server.requests, [], 'nothing reached the network');
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
+
+test('what is no photo is a sentence with a code, and the picture is forgotten', async (t) => {
+  const page = await newPage(browser, server, '');
+  await loadModel(page);
+  const heic = Buffer.concat([Buffer.from([0, 0, 0, 24]), Buffer.from('ftypheic'), Buffer.alloc(64)]);
+  // A PNG header that declares 60,000 x 60,000 pixels.
+  const huge = Buffer.from(readFileSync(join(GOLDEN, 'images/small_40x30.png')));
+  huge.writeUInt32BE(60_000, 16);
+  huge.writeUInt32BE(60_000, 20);
+  const cases = {
+    'text.jpg': [Buffer.from('no image'), /Unknown image format/],
+    'empty.png': [Buffer.alloc(0), /Image is empty/],
+    'photo.heic': [heic, /HEIC images are not supported: convert it to JPEG/],
+    'huge.png': [huge, /60000x60000/],
+    'cut.png': [readFileSync(join(GOLDEN, 'images/odd_187x131.png')).subarray(0, 9000), /ends before its image does/],
+  };
+  for (const [name, [buffer, message]] of Object.entries(cases)) {
+    await t.test(name, async () => {
+      const code = page.locator('globe-locator').evaluate((element) => new Promise((done) => {
+        element.addEventListener('error', ({ detail }) => done(detail.code), { once: true });
+      }));
+      await choosePhoto(page, { name, mimeType: 'image/jpeg', buffer });
+      assert.equal(await code, 'Image');
+      await page.getByRole('alert').getByText(message).waitFor();
+    });
+  }
+  const revoked = await page.evaluate(async () => {
+    const locator = document.querySelector('globe-locator');
+    const url = locator.renderRoot.querySelector('.photo img').src;
+    locator.remove();
+    return fetch(url).then(() => 'kept', () => 'revoked');
+  });
+  assert.equal(revoked, 'revoked');
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
