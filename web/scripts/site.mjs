@@ -27,8 +27,10 @@ const digest = createHash('sha256');
 for (const path of paths) digest.update(relative(site, path)).update(readFileSync(path));
 const shell = ['./', ...paths.map((path) => relative(site, path).replaceAll('\\', '/'))];
 const worker = readFileSync(join(web, 'dist/sw.js'), 'utf8')
-  .replace('__SHELL__', JSON.stringify(shell))
+  .replace('__SHELL__', shell.join('|'))
   .replace('__VERSION__', digest.digest('hex').slice(0, 16));
+const awkward = shell.filter((path) => /[|"'`\\\n]/.test(path));
+if (awkward.length > 0) throw new Error(`names that do not fit into a list: ${awkward.join(' ')}`);
 if (worker.includes('__SHELL__') || !worker.includes('globe/element.js')) throw new Error('dist/sw.js has no place for the list of files');
 writeFileSync(join(site, 'sw.js'), worker);
 console.log(`${shell.length} files in ${site}`);

@@ -151,7 +151,6 @@ test('the dial rounds what is shown and what is copied', async () => {
 test('the page opens and locates without network; sealed, it reaches nothing', async () => {
   const page = await newPage(browser, server, '');
   await loadModel(page);
-  await page.evaluate(() => navigator.serviceWorker.ready);
   await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
   await page.context().setOffline(true);
   server.requests.length = 0;
@@ -197,12 +196,13 @@ test('what is no photo is a sentence with a code, and the picture is forgotten',
   };
   for (const [name, [buffer, message]] of Object.entries(cases)) {
     await t.test(name, async () => {
-      const code = page.locator('globe-locator').evaluate((element) => new Promise((done) => {
-        element.addEventListener('error', ({ detail }) => done(detail.code), { once: true });
-      }));
+      await page.locator('globe-locator').evaluate((element) => {
+        window.code = null;
+        element.addEventListener('error', ({ detail }) => (window.code = detail.code), { once: true });
+      });
       await choosePhoto(page, { name, mimeType: 'image/jpeg', buffer });
-      assert.equal(await code, 'Image');
       await page.getByRole('alert').getByText(message).waitFor();
+      assert.equal(await page.evaluate(() => window.code), 'Image');
     });
   }
   const revoked = await page.evaluate(async () => {

@@ -123,7 +123,10 @@ export class Globe {
 
   /** What this browser can run, before anything is downloaded but the manifest. */
   static probe(url?: string): Promise<Probe> {
-    return probe(url);
+    return probe(url, async () => {
+      const kept = (await Globe.stored()).find((model) => model.url === folderUrl(url ?? ''));
+      return kept?.complete ? kept.bytes : null;
+    });
   }
 
   /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */

@@ -25,8 +25,8 @@ export interface Probe {
   model: { bytes: number; neededBytes: number } | null;
 }
 
-/** Looks at the adapter, at the storage and, if a folder is named, at its manifest. */
-export async function probe(url?: string): Promise<Probe> {
+/** Looks at the adapter, at the storage and, if a folder is named, at its manifest; `keptBytes` says what a stored copy has. */
+export async function probe(url: string | undefined, keptBytes: () => Promise<number | null>): Promise<Probe> {
   const [adapter, missing, storage] = await Promise.all([findAdapter(), lacking(), estimate()]);
   const facts = { adapter, storage };
   let model: Probe['model'] = null;
@@ -39,7 +39,10 @@ export async function probe(url?: string): Promise<Probe> {
     }
   } catch (thrown) {
     const { code, message } = asGlobeError(thrown);
-    return { fits: false, reason: message, code, device: null, model: null, ...facts };
+    // Without the network, a stored model is as good.
+    const bytes = code === 'Network' ? await keptBytes() : null;
+    if (bytes !== null) model = { bytes, neededBytes: bytes + WORKING_BYTES };
+    else return { fits: false, reason: message, code, device: null, model: null, ...facts };
   }
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
   if (model && storage && model.bytes > storage.quota) {

@@ -5,7 +5,7 @@ export type {};
 declare const self: ServiceWorkerGlobalScope;
 
 /** Filled in when the site is put together: every file of the page, and a version made of their digests. */
-const SHELL: string[] = JSON.parse('__SHELL__') as string[];
+const SHELL: string[] = '__SHELL__'.split('|');
 const VERSION = '__VERSION__';
 
 const CACHE = `globe-shell-${VERSION}`;
