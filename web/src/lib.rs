@@ -1,19 +1,19 @@
-//! The browser border: for now the proof that the engine compiles to wasm32.
+//! The browser border: the engine behind JavaScript values, and nothing else.
+//!
+//! Built for wasm32 only; elsewhere the crate is empty, so that a workspace build skips it.
 
-// The linker treats a module with static constructors as a command and runs all of them on every
-// exported call, which makes Burn 200 times slower. Naming the symbol once stops that.
-#[cfg(target_family = "wasm")]
-mod start {
-    use wasm_bindgen::prelude::wasm_bindgen;
+#![cfg(target_family = "wasm")]
 
-    unsafe extern "C" {
-        fn __wasm_call_ctors();
-    }
+mod digest;
+mod engine;
+mod error;
+mod files;
+mod options;
+mod photo;
+mod start;
 
-    /// Runs static constructors once.
-    #[wasm_bindgen(start)]
-    pub fn start() {
-        // SAFETY: called once, before any other export, as the linker's own start code would.
-        unsafe { __wasm_call_ctors() }
-    }
-}
+pub use digest::Sha256;
+pub use engine::{WebEngine, gazetteer_version};
+pub use files::{JsFile, JsFiles};
+pub use photo::inspect;
+pub use start::{Stop, last_panic, start};

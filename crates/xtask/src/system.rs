@@ -67,7 +67,8 @@ fn has_vulkan_driver() -> bool {
     folders.iter().any(filled)
 }
 
-fn is_root() -> bool {
+/// Whether packages can be installed.
+pub fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output();
     output.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
 }

@@ -1,0 +1,32 @@
+// Debian's Chromium with WebGPU in software, and pages in it.
+
+import { chromium } from 'playwright-core';
+import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+
+export const WEB = fileURLToPath(new URL('..', import.meta.url));
+export const GOLDEN = join(WEB, '../tests/golden');
+export const ARTEFACTS = join(WEB, 'test-artefacts');
+
+const QUIET = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
+
+export function launch({ webgpu = true } = {}) {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU'])],
+  });
+}
+
+/** A page on `server` that fails the test on an error nobody caught. */
+export async function newPage(browser, server, path = 'blank.html', options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.faults = [];
+  page.on('pageerror', (error) => page.faults.push(String(error)));
+  if (process.env.VERBOSE) page.on('console', (message) => console.log('[page]', message.text()));
+  server.files['/blank.html'] ??= Buffer.from('<!doctype html><meta charset="utf-8"><title>test</title>');
+  page.setDefaultTimeout(15_000);
+  await page.goto(server.url + path);
+  return page;
+}

@@ -1,0 +1,217 @@
+// Loading: resumed, verified, shared between tabs, deletable; faults of servers and disks as typed errors.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { listFiles } from '../scripts/list-files.mjs';
+import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { serve } from './server.mjs';
+
+let server, browser, model;
+before(async () => {
+  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
+  await listFiles(join(GOLDEN, 'deep'), model);
+  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model, '/golden/': GOLDEN });
+  browser = await launch();
+});
+beforeEach(() => {
+  server.faults = {};
+  server.requests.length = 0;
+});
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  rmSync(model, { recursive: true, force: true });
+});
+
+/** Loads in the page; answers with what loaded, or with the error. */
+function load(page, options = {}) {
+  return page.evaluate(async ({ abortAt, ...options }) => {
+    const { Globe } = await import('/dist/globe.js');
+    const stages = [];
+    const stopper = new AbortController();
+    try {
+      const onProgress = ({ stage, done, total }) => {
+        if (stages.at(-1)?.stage !== stage) stages.push({ stage });
+        Object.assign(stages.at(-1), { done, total });
+        if (stage === abortAt) stopper.abort();
+      };
+      const globe = await Globe.load({ url: '/model/', device: 'cpu', signal: stopper.signal, onProgress, ...options });
+      const { info } = globe;
+      globe.dispose();
+      return { info, stages };
+    } catch (error) {
+      return { name: error.name, code: error.code, message: error.message, stages };
+    }
+  }, options);
+}
+
+const weights = '/model/model.safetensors';
+const asked = (path) => server.requests.filter((request) => request.path === path);
+
+async function inPage(work) {
+  const page = await newPage(browser, server);
+  await work(page);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+}
+
+test('a model is fetched, verified and kept; the second load asks for no weights', () => inPage(async (page) => {
+  const first = await load(page);
+  assert.ok(first.info, first.message);
+  assert.equal(first.info.verified, true);
+  assert.equal(first.info.storage, 'opfs');
+  assert.deepEqual(first.stages.map(({ stage }) => stage), ['fetch', 'upload', 'compile']);
+  const [fetched] = first.stages;
+  assert.equal(fetched.done, fetched.total);
+  server.requests.length = 0;
+  assert.ok((await load(page)).info);
+  assert.deepEqual(asked(weights), []);
+}));
+
+test('a stored model loads without the network, and can be deleted', () => inPage(async (page) => {
+  assert.ok((await load(page)).info);
+  const cut = (bytes, request, response) => (response.destroy(), null);
+  server.faults = { '/model/files.json': cut, '/model/manifest.json': cut };
+  assert.ok((await load(page)).info, 'the kept manifest is used');
+  const kept = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    const before = await Globe.stored();
+    await Globe.remove('/model/');
+    return { before, after: await Globe.stored() };
+  });
+  assert.equal(kept.before.length, 1);
+  assert.equal(kept.before[0].complete, true);
+  assert.deepEqual(kept.after, []);
+  assert.equal((await load(page)).code, 'Network', 'nothing is left of it');
+}));
+
+test('a cut connection is resumed by Range, and the bytes are whole', () => inPage(async (page) => {
+  // Larger than a piece, so that something is kept when the connection is cut.
+  const big = Buffer.alloc(10_000_000, 7);
+  const files = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
+  files.files.push({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
+  server.files['/model/files.json'] = Buffer.from(JSON.stringify(files));
+  let cuts = 0;
+  server.files['/model/padding.bin'] = big;
+  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+    if (cuts++ > 0) return bytes;
+    response.writeHead(200, { 'content-length': bytes.length });
+    response.write(bytes.subarray(0, 6_000_000), () => response.destroy());
+    return null;
+  };
+  const loaded = await load(page);
+  delete server.files['/model/files.json'];
+  assert.ok(loaded.info, loaded.message);
+  assert.deepEqual(asked('/model/padding.bin').map(({ range }) => range), [undefined, `bytes=${4 << 20}-`]);
+}));
+
+test('a server without Range sends all of it, and a load that was stopped goes on', () => inPage(async (page) => {
+  const stopped = await load(page, { abortAt: 'fetch' });
+  assert.equal(stopped.code, 'Aborted');
+  server.faults[weights] = (bytes, request) => (delete request.headers.range, bytes);
+  assert.ok((await load(page)).info);
+}));
+
+test('a load can be stopped at every stage', async (t) => {
+  for (const abortAt of ['fetch', 'upload', 'compile']) {
+    await t.test(abortAt, () => inPage(async (page) => {
+      const { name, code } = await load(page, { abortAt });
+      assert.deepEqual({ name, code }, { name: 'GlobeError', code: 'Aborted' });
+    }));
+  }
+});
+
+test('wrong bytes are refused after a second try, and do not count as present', () => inPage(async (page) => {
+  server.faults[weights] = (bytes) => {
+    const wrong = Buffer.from(bytes);
+    wrong[wrong.length - 1] ^= 1;
+    return wrong;
+  };
+  const refused = await load(page);
+  assert.equal(refused.code, 'Integrity');
+  assert.match(refused.message, /^model\.safetensors /);
+  assert.equal(asked(weights).length, 2);
+  server.faults = {};
+  assert.ok((await load(page)).info, 'a healed server is enough');
+}));
+
+test('an entry damaged on disk is fetched again once', () => inPage(async (page) => {
+  assert.ok((await load(page)).info);
+  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  await page.evaluate(async (digest) => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
+    const writer = await (await folder.getFileHandle(digest)).createWritable({ keepExistingData: true });
+    await writer.write({ type: 'write', position: 1000, data: new Uint8Array([1, 2, 3]) });
+    await writer.close();
+  }, digest);
+  server.requests.length = 0;
+  assert.ok((await load(page)).info);
+  assert.equal(asked(weights).length, 1);
+}));
+
+test('two tabs fetch a model once', async () => {
+  const context = await browser.newContext();
+  server.files['/blank.html'] ??= Buffer.from('<!doctype html><title>test</title>');
+  const pages = await Promise.all([context.newPage(), context.newPage()]);
+  await Promise.all(pages.map((page) => page.goto(`${server.url}blank.html`)));
+  const loaded = await Promise.all(pages.map((page) => load(page)));
+  for (const { info, message } of loaded) assert.ok(info, message);
+  assert.equal(asked(weights).length, 1);
+  await context.close();
+});
+
+test('faults of a server are sentences with a code', async (t) => {
+  const text = (body) => () => Buffer.from(body);
+  const gone = (bytes, request, response) => (response.writeHead(404).end(), null);
+  const short = (bytes) => bytes.subarray(0, 1000);
+  const cases = [
+    ['no weights', { [weights]: gone }, 'Network', /model\.safetensors did not arrive: the server answered 404/],
+    ['a truncated file', { [weights]: short }, 'Network', /ended after 1000 of \d+ bytes/],
+    ['a newer manifest', { '/model/files.json': text('{"format":"globe-files","version":2}') }, 'Model', /version 2, this page reads version 1/],
+    ['no manifest at all', { '/model/files.json': text('[]') }, 'Model', /format/],
+    ['a file outside the folder', { '/model/files.json': text('{"format":"globe-files","version":1,"files":[{"name":"../x","size":1,"sha256":""}]}') }, 'Model', /plain name/],
+    ['a damaged gazetteer', { '/dist/gazetteer.gaz': short }, 'Integrity', /^gazetteer/],
+    ['no engine', { '/dist/globe_web_bg.wasm': gone }, 'Network', /^the engine did not arrive/],
+  ];
+  for (const [what, faults, code, message] of cases) {
+    await t.test(what, () => inPage(async (page) => {
+      server.faults = faults;
+      const refused = await load(page);
+      assert.equal(refused.code, code, refused.message);
+      assert.match(refused.message, message);
+    }));
+  }
+});
+
+test('a server that does not allow the page is named as such', async () => {
+  const other = await serve({ '/model/': model });
+  await inPage(async (page) => {
+    const refused = await load(page, { url: `${other.url.replace('localhost', '127.0.0.1')}model/` });
+    assert.equal(refused.code, 'Network');
+    assert.match(refused.message, /CORS/);
+  });
+  await other.close();
+});
+
+test('a chosen folder is verified, and a damaged one refused', () => inPage(async (page) => {
+  const result = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    const names = (await (await fetch('/model/files.json')).json()).files.map(({ name }) => name);
+    const file = async (name) => new File([await (await fetch(`/model/${name}`)).arrayBuffer()], name);
+    const files = await Promise.all(['files.json', ...names].map(file));
+    const globe = await Globe.load({ files, device: 'cpu' });
+    const { info } = globe;
+    globe.dispose();
+    const damaged = files.map((file) => (file.name === 'model.safetensors' ? new File([file.slice(0, -1), 'x'], file.name) : file));
+    const missing = files.filter(({ name }) => name !== 'config.json');
+    const codes = [];
+    for (const wrong of [damaged, missing]) codes.push(await Globe.load({ files: wrong, device: 'cpu' }).catch(({ code }) => code));
+    return { info, codes };
+  });
+  assert.equal(result.info.verified, true);
+  assert.deepEqual(result.codes, ['Integrity', 'Model']);
+}));

@@ -1,0 +1,169 @@
+// <globe-model-panel>: what the model costs, consent to load it, progress, and what is stored.
+
+import { LitElement, html, nothing } from 'lit';
+import { customElement, property, state } from 'lit/decorators.js';
+import { GlobeError, asGlobeError } from '../errors.js';
+import { Globe } from '../globe.js';
+import { size, type Probe } from '../probe.js';
+import type { DeviceChoice, ModelInfo, Progress, StoredModel } from '../types.js';
+import { layout, theme } from './styles.js';
+import { progressWords, seconds } from './words.js';
+
+/** Loads a model and hands it over in a `ready` event. */
+@customElement('globe-model-panel')
+export class GlobeModelPanel extends LitElement {
+  static override styles = [theme, layout];
+
+  @property() model = '';
+  @property() device: DeviceChoice = 'auto';
+  @property({ attribute: false }) cache = true;
+
+  @state() private probed: Probe | null = null;
+  @state() private progress: Progress | null = null;
+  @state() private failure: GlobeError | null = null;
+  @state() private info: ModelInfo | null = null;
+  @state() private stored: StoredModel[] = [];
+  private stopper: AbortController | null = null;
+
+  override connectedCallback(): void {
+    super.connectedCallback();
+    void this.look();
+  }
+
+  /** Facts before any download. */
+  async look(): Promise<void> {
+    this.probed = await Globe.probe(this.model || undefined);
+    this.stored = await Globe.stored().catch(() => []);
+  }
+
+  /** Loads from the address of the attribute, or from files. */
+  async load(files?: File[]): Promise<void> {
+    if (this.stopper) return;
+    const stopper = (this.stopper = new AbortController());
+    this.failure = null;
+    this.progress = { stage: 'fetch', done: 0, total: this.probed?.model?.bytes ?? 0 };
+    const onProgress = (progress: Progress) => {
+      this.progress = progress;
+      this.tell('model-progress', progress);
+    };
+    try {
+      const source = files ? { files } : { url: this.model };
+      const globe = await Globe.load({ ...source, device: this.device, cache: this.cache, signal: stopper.signal, onProgress });
+      this.info = globe.info;
+      this.tell('ready', globe);
+    } catch (thrown) {
+      this.failure = asGlobeError(thrown);
+      if (this.failure.code !== 'Aborted') this.tell('error', this.failure);
+    } finally {
+      this.stopper = null;
+      this.progress = null;
+      this.stored = await Globe.stored().catch(() => []);
+    }
+  }
+
+  /** Shows the panel as before a load. */
+  clear(): void {
+    this.info = null;
+    void this.look();
+  }
+
+  private tell(type: string, detail: unknown): void {
+    this.dispatchEvent(new CustomEvent(type, { detail, bubbles: true, composed: true }));
+  }
+
+  override render() {
+    if (this.info) return this.ready(this.info);
+    return html`<section class="model" aria-labelledby="model-title">
+      <h2 id="model-title">Model</h2>
+      ${this.progress ? this.loading(this.progress) : this.offer()}
+      ${this.failure && this.failure.code !== 'Aborted' ? html`<p class="note bad" role="alert">${sentence(this.failure.message)}</p>` : nothing}
+    </section>`;
+  }
+
+  private offer() {
+    const probed = this.probed;
+    if (!probed) return html`<p class="soft">Looking at what this browser can do…</p>`;
+    const bytes = probed.model?.bytes;
+    const kept = this.stored.find((model) => new URL(model.url).href === this.address())?.complete;
+    const label = kept ? 'Load the stored model' : bytes ? `Download and load, ${size(bytes)}` : 'Load the model';
+    return html`
+      <p class=${probed.fits ? '' : 'bad'}>${sentence(probed.reason)}</p>
+      ${probed.fits && bytes && !kept ? html`<p class="soft small">The model stays on this device until you delete it. Photos never leave it.</p>` : nothing}
+      <div class="row">
+        ${this.model ? html`<button type="button" class="primary" ?disabled=${!probed.fits} @click=${() => this.load()}>${label}</button>` : nothing}
+        <button type="button" @click=${this.choose}>Use a model folder of mine…</button>
+        <input id="folder" type="file" webkitdirectory multiple hidden aria-label="Model folder" @change=${this.onFolder} />
+      </div>
+      ${this.storage()}`;
+  }
+
+  private loading(progress: Progress) {
+    const known = progress.total > 0;
+    return html`
+      <p role="status">${progressWords(progress)}</p>
+      ${known
+        ? html`<progress aria-label="Loading the model" max=${progress.total} .value=${progress.done}></progress>`
+        : html`<progress aria-label="Loading the model"></progress>`}
+      <div class="row"><button type="button" @click=${() => this.stopper?.abort()}>Stop</button>
+      ${progress.stage === 'fetch' ? html`<span class="soft small">What has arrived is kept; the download goes on from there.</span>` : nothing}</div>`;
+  }
+
+  private ready(info: ModelInfo) {
+    const where = info.device === 'cpu' ? 'on the processor, slowly' : `on ${info.adapter || 'the graphics processor'}`;
+    return html`<details>
+      <summary>Model ready ${where}</summary>
+      <dl>
+        <dt>Architecture</dt><dd>${info.architecture}</dd>
+        ${info.bytes ? html`<dt>Size</dt><dd>${size(info.bytes)}</dd>` : nothing}
+        <dt>Verified</dt><dd>${info.verified ? 'every byte, by SHA-256' : 'no: the folder has no manifest'}</dd>
+        <dt>Loaded in</dt><dd>${seconds(info.loadMs)}</dd>
+        <dt>Gazetteer</dt><dd>${info.gazetteer}</dd>
+      </dl>
+      <div class="row"><button type="button" class="quiet" @click=${() => this.tell('unload', null)}>Unload the model</button></div>
+      ${this.storage()}
+    </details>`;
+  }
+
+  private storage() {
+    if (this.stored.length === 0) return nothing;
+    return html`<details><summary>Stored models</summary>
+      ${this.stored.map(
+        (model) => html`<div class="row small">
+          <span>${new URL(model.url).pathname}, ${size(model.bytes)}${model.complete ? '' : ', incomplete'}</span>
+          <button type="button" class="quiet" @click=${() => this.forget(model)} aria-label="Delete ${new URL(model.url).pathname}">Delete</button>
+        </div>`,
+      )}
+    </details>`;
+  }
+
+  private address(): string {
+    const url = new URL(this.model || './', document.baseURI);
+    return url.href.endsWith('/') ? url.href : `${url.href}/`;
+  }
+
+  private async forget(model: StoredModel): Promise<void> {
+    await Globe.remove(model.url);
+    await this.look();
+  }
+
+  private choose(): void {
+    this.renderRoot.querySelector<HTMLInputElement>('#folder')?.click();
+  }
+
+  private onFolder(event: Event): void {
+    const files = [...((event.target as HTMLInputElement).files ?? [])];
+    if (files.length > 0) void this.load(files);
+  }
+}
+
+/** Messages start in lower case, as errors do; a visitor reads a sentence. */
+export function sentence(message: string): string {
+  const text = message.charAt(0).toUpperCase() + message.slice(1);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    'globe-model-panel': GlobeModelPanel;
+  }
+}

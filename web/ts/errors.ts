@@ -1,0 +1,54 @@
+// Typed errors: a code for programs, a sentence for visitors.
+
+/** What went wrong, for programs. */
+export type ErrorCode =
+  | 'NoWebGpu' // no graphics processor, and the model is too large for the CPU path
+  | 'MissingFeature' // the graphics processor lacks something the engine needs
+  | 'DoesNotFit' // memory of the graphics processor, or one of its limits
+  | 'Quota' // the browser refuses to store so much
+  | 'Integrity' // bytes differ from their digest
+  | 'Network' // a file did not arrive
+  | 'DeviceLost' // the graphics processor stopped, twice
+  | 'Aborted' // the caller's signal, or dispose()
+  | 'Image' // the file is no image that can be read
+  | 'Model' // the model folder is incomplete, or of another kind or version
+  | 'Option' // an option is out of range
+  | 'Engine'; // anything else: a fault of ours
+
+const CODES: readonly string[] = [
+  'NoWebGpu', 'MissingFeature', 'DoesNotFit', 'Quota', 'Integrity', 'Network', 'DeviceLost',
+  'Aborted', 'Image', 'Model', 'Option', 'Engine',
+];
+
+/** Every rejection of this package. */
+export class GlobeError extends Error {
+  override readonly name = 'GlobeError';
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Anything thrown as a GlobeError; what has no code is a fault of the engine. */
+export function asGlobeError(thrown: unknown): GlobeError {
+  if (thrown instanceof GlobeError) return thrown;
+  const { code, name, message } = (thrown ?? {}) as { code?: unknown; name?: string; message?: string };
+  if (typeof code === 'string' && CODES.includes(code)) {
+    return new GlobeError(code as ErrorCode, message ?? code);
+  }
+  if (name === 'AbortError') return new GlobeError('Aborted', 'stopped');
+  if (name === 'QuotaExceededError') return quota();
+  return new GlobeError('Engine', message ?? String(thrown));
+}
+
+/** The browser has no room. */
+export function quota(): GlobeError {
+  return new GlobeError('Quota', 'the browser has no room to store the model; free some space, or delete another model');
+}
+
+/** Throws if the caller asked for a stop. */
+export function stopIf(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new GlobeError('Aborted', 'stopped');
+}

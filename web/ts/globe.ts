@@ -1,0 +1,261 @@
+// The page's side: one worker per loaded model, calls with abort, one rebuild after a lost device.
+
+import { GlobeError, asGlobeError, stopIf } from './errors.js';
+import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
+import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
+import { probe, type Probe } from './probe.js';
+import type {
+  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, ModelInfo, ModelSource, PhotoInfo,
+  Precision, Progress, StoredModel,
+} from './types.js';
+
+/** Options of [`Globe.load`]. */
+export interface LoadOptions {
+  /** Folder of the model on a server. */
+  url?: string;
+  /** Files of a model folder that the visitor chose. */
+  files?: File[];
+  device?: DeviceChoice;
+  /** False keeps nothing after the tab is closed. */
+  cache?: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Options of [`Globe.locate`]. */
+export interface LocateCall extends LocateOptions {
+  signal?: AbortSignal;
+  /** Text of an answer as it appears, with the number of the answer. */
+  onToken?: (text: string, sample: number) => void;
+  /** Every step, tokens included. */
+  onEvent?: (event: LocateEvent) => void;
+}
+
+/** An image: a file, or the bytes of one. */
+export type ImageInput = Blob | ArrayBuffer | Uint8Array;
+
+/** A worker is given this long to stop by itself, ms: on the CPU path it cannot hear a message. */
+const GRACE_MS = 1500;
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: GlobeError): void;
+  onEvent?: (event: never) => void;
+}
+
+/** One worker and the calls that wait for it. */
+class Link {
+  private readonly worker = newWorker();
+  private readonly pending = new Map<number, Pending>();
+  private nextId = 1;
+  private ended: GlobeError | null = null;
+
+  constructor() {
+    this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
+    this.worker.onerror = (event) => {
+      event.preventDefault();
+      this.end(new GlobeError('Engine', `the worker failed: ${event.message || 'its script could not be loaded'}`));
+    };
+  }
+
+  get alive(): boolean {
+    return this.ended === null;
+  }
+
+  call<N extends CallName>(
+    call: N,
+    args: Calls[N]['args'],
+    options: { signal?: AbortSignal; transfer?: Transferable[]; onEvent?: (event: Calls[N]['event']) => void } = {},
+  ): Promise<Calls[N]['result']> {
+    const { signal, transfer = [], onEvent } = options;
+    if (this.ended) return Promise.reject(this.ended);
+    if (signal?.aborted) return Promise.reject(new GlobeError('Aborted', 'stopped'));
+    const id = this.nextId++;
+    return new Promise<unknown>((resolve, reject) => {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const stop = () => {
+        this.worker.postMessage({ id, abort: true });
+        timer = setTimeout(() => this.end(new GlobeError('Aborted', 'stopped')), GRACE_MS);
+      };
+      const settle = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', stop);
+      };
+      this.pending.set(id, {
+        // What was finished before the worker heard of the stop is not wanted either.
+        resolve: (value) => (settle(), signal?.aborted ? reject(new GlobeError('Aborted', 'stopped')) : resolve(value)),
+        reject: (error) => (settle(), reject(error)),
+        onEvent: onEvent as Pending['onEvent'],
+      });
+      signal?.addEventListener('abort', stop, { once: true });
+      this.worker.postMessage({ id, call, args }, transfer);
+    }) as Promise<Calls[N]['result']>;
+  }
+
+  private receive(message: FromWorker): void {
+    if ('lost' in message) return; // the running call, or the next one, fails with it
+    const pending = this.pending.get(message.id);
+    if (!pending) return;
+    if ('event' in message) {
+      pending.onEvent?.(message.event as never);
+      return;
+    }
+    this.pending.delete(message.id);
+    if ('error' in message) pending.reject(asGlobeError(message.error));
+    else pending.resolve(message.result);
+  }
+
+  /** Ends the worker; everything that waits for it fails with `reason`. */
+  end(reason: GlobeError): void {
+    if (this.ended) return;
+    this.ended = reason;
+    this.worker.terminate();
+    for (const pending of this.pending.values()) pending.reject(reason);
+    this.pending.clear();
+  }
+}
+
+/** A loaded model. */
+export class Globe {
+  private disposed = false;
+
+  private constructor(private link: Link, private readonly args: LoadArgs, private current: ModelInfo) {}
+
+  /** What this browser can run, before anything is downloaded but the manifest. */
+  static probe(url?: string): Promise<Probe> {
+    return probe(url, async () => {
+      const kept = (await Globe.stored()).find((model) => model.url === folderUrl(url ?? ''));
+      return kept?.complete ? kept.bytes : null;
+    });
+  }
+
+  /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */
+  static async load(options: string | LoadOptions): Promise<Globe> {
+    const { url, files, device = 'auto', cache = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
+    stopIf(signal);
+    if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
+    const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
+    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, cache };
+    const { link, info } = await open(args, signal, onProgress);
+    return new Globe(link, args, info);
+  }
+
+  /** Models that this browser keeps. */
+  static stored(): Promise<StoredModel[]> {
+    return once((link) => link.call('stored', null));
+  }
+
+  /** Deletes a stored model. */
+  static async remove(url: string): Promise<void> {
+    await once((link) => link.call('remove', { url: folderUrl(url) }));
+  }
+
+  /** The model at hand. */
+  get info(): ModelInfo {
+    return this.current;
+  }
+
+  /** Where a photo may have been taken. */
+  async locate(image: ImageInput, call: LocateCall = {}): Promise<LocateResult> {
+    const { signal, onToken, onEvent, ...options } = call;
+    const hear = (event: LocateEvent) => {
+      onEvent?.(event);
+      if (event.kind === 'tokens') onToken?.(event.text, event.sample);
+    };
+    return this.withDevice(async (link) => {
+      const bytes = await copy(image);
+      return link.call('locate', { image: bytes, options }, { signal, transfer: [bytes], onEvent: hear });
+    }, signal);
+  }
+
+  /** Size, format and EXIF position of an image file; the model does not see it. */
+  async inspect(image: ImageInput): Promise<PhotoInfo> {
+    const bytes = await copy(image);
+    return this.open().call('inspect', { image: bytes }, { transfer: [bytes] });
+  }
+
+  /** The last result at another precision, without a second run; null before the first. */
+  rounded(precision: Precision): Promise<LocateResult | null> {
+    return this.open().call('rounded', { precision });
+  }
+
+  /** Logits and greedy tokens of a prompt, to compare with `globe logits --json`. */
+  async logits(images: ImageInput[], prompt: string, tokens: number, system: string | null = null): Promise<Logits> {
+    return this.withDevice(async (link) => {
+      const copies = await Promise.all(images.map(copy));
+      return link.call('logits', { images: copies, prompt, system, tokens }, { transfer: copies });
+    });
+  }
+
+  /** Bytes of wasm memory; it never shrinks before dispose. */
+  async wasmBytes(): Promise<number> {
+    return (await this.open().call('memory', null)).wasmBytes;
+  }
+
+  /** Ends the worker and gives all memory back. Always safe; running calls fail with `Aborted`. */
+  dispose(): void {
+    this.disposed = true;
+    const link = this.link;
+    const end = () => link.end(new GlobeError('Aborted', 'the model was disposed of'));
+    // The adapter's memory first: some browsers free it late when a worker just ends.
+    if (link.alive) void link.call('dispose', null).catch(() => undefined);
+    setTimeout(end, 0);
+  }
+
+  private open(): Link {
+    if (this.disposed) throw new GlobeError('Aborted', 'the model was disposed of');
+    return this.link;
+  }
+
+  /** Runs `work`; after a lost device or a worker that had to be ended, the model is loaded once more. */
+  private async withDevice<T>(work: (link: Link) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    if (!this.open().alive) await this.rebuild(signal);
+    try {
+      return await work(this.link);
+    } catch (thrown) {
+      const error = asGlobeError(thrown);
+      if (error.code !== 'DeviceLost' || this.disposed) throw error;
+    }
+    await this.rebuild(signal);
+    return work(this.link);
+  }
+
+  private async rebuild(signal?: AbortSignal): Promise<void> {
+    this.link.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
+    const { link, info } = await open(this.args, signal);
+    if (this.disposed) {
+      link.end(new GlobeError('Aborted', 'the model was disposed of'));
+      this.open();
+    }
+    this.link = link;
+    this.current = info;
+  }
+}
+
+async function open(args: LoadArgs, signal?: AbortSignal, onProgress?: (progress: Progress) => void): Promise<{ link: Link; info: ModelInfo }> {
+  const link = new Link();
+  try {
+    const info = await link.call('load', args, { signal, onEvent: onProgress });
+    return { link, info };
+  } catch (thrown) {
+    const error = asGlobeError(thrown);
+    link.end(error);
+    throw error;
+  }
+}
+
+/** A worker for one short call. */
+async function once<T>(work: (link: Link) => Promise<T>): Promise<T> {
+  const link = new Link();
+  try {
+    return await work(link);
+  } finally {
+    link.end(new GlobeError('Aborted', 'done'));
+  }
+}
+
+/** The worker takes its own copy, so that the caller keeps theirs. */
+async function copy(image: ImageInput): Promise<ArrayBuffer> {
+  if (image instanceof Blob) return image.arrayBuffer();
+  return image instanceof Uint8Array ? (image.slice().buffer as ArrayBuffer) : image.slice(0);
+}

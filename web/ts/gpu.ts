@@ -1,0 +1,68 @@
+// What the graphics processor offers, and word of its loss.
+
+import { GlobeError } from './errors.js';
+
+/** What matters of an adapter. */
+export interface AdapterInfo {
+  description: string;
+  f16: boolean;
+  subgroups: boolean;
+  timestamps: boolean;
+  maxBindingBytes: number;
+  maxBufferBytes: number;
+  storageBuffersPerStage: number;
+}
+
+/** Kernels are written for these limits, which WebGPU guarantees; an adapter may still offer less in compatibility mode. */
+const NEEDED = { maxStorageBuffersPerShaderStage: 8, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };
+
+/** The adapter that the engine would use, or null. */
+export async function findAdapter(): Promise<AdapterInfo | null> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  if (!adapter) return null;
+  const { info, limits, features } = adapter;
+  return {
+    description: [info.vendor, info.architecture, info.description].filter(Boolean).join(' ') || 'graphics processor',
+    f16: features.has('shader-f16'),
+    subgroups: features.has('subgroups'),
+    timestamps: features.has('timestamp-query'),
+    maxBindingBytes: limits.maxStorageBufferBindingSize,
+    maxBufferBytes: limits.maxBufferSize,
+    storageBuffersPerStage: limits.maxStorageBuffersPerShaderStage,
+  };
+}
+
+/** Why the adapter cannot run the kernels, or null. */
+export async function lacking(): Promise<GlobeError | null> {
+  if (!navigator.gpu) return new GlobeError('NoWebGpu', 'this browser has no WebGPU; use a current Chrome, Edge, Firefox or Safari');
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  if (!adapter) return new GlobeError('NoWebGpu', 'WebGPU finds no graphics processor here; check the graphics driver and the browser settings');
+  // The runtime creates a query set with every stream and stops without this feature.
+  if (!adapter.features.has('timestamp-query')) {
+    return new GlobeError('MissingFeature', 'this graphics processor offers no `timestamp-query`, which the engine needs');
+  }
+  for (const [name, wanted] of Object.entries(NEEDED)) {
+    const got = adapter.limits[name as keyof typeof NEEDED];
+    if (got < wanted) return new GlobeError('MissingFeature', `this graphics processor allows ${name} of ${got}, the engine needs ${wanted}`);
+  }
+  return null;
+}
+
+/** Hears of every device that the engine opens: of its loss, and of errors nobody asked for. */
+export function watchDevices(onLost: (reason: string) => void, onError: (error: GlobeError) => void): void {
+  if (typeof GPUAdapter === 'undefined') return;
+  const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, ...args) {
+    const device = await request.apply(this, args);
+    void device.lost.then(({ reason, message }) => onLost(message || reason));
+    device.addEventListener('uncapturederror', ({ error }) => {
+      const outOfMemory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;
+      onError(
+        outOfMemory
+          ? new GlobeError('DoesNotFit', 'the graphics processor ran out of memory; close other tabs, or use a smaller model or photo')
+          : new GlobeError('Engine', `the graphics processor refused a command: ${error.message}`),
+      );
+    });
+    return device;
+  };
+}

@@ -1,0 +1,8 @@
+// The package: locate photos in the tab.
+
+export { Globe, type ImageInput, type LoadOptions, type LocateCall } from './globe.js';
+export { GlobeError, type ErrorCode } from './errors.js';
+export type { Probe } from './probe.js';
+export type { AdapterInfo } from './gpu.js';
+export { toGeoJson } from './geojson.js';
+export type * from './types.js';

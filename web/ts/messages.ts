@@ -1,0 +1,48 @@
+// The protocol between page and worker: calls with an id, events and one reply to each.
+
+import type { ErrorCode } from './errors.js';
+import type {
+  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, ModelInfo, ModelSource, PhotoInfo,
+  Precision, Progress, StoredModel,
+} from './types.js';
+
+/** Arguments, result and events of every call. */
+export interface Calls {
+  load: { args: LoadArgs; result: ModelInfo; event: Progress };
+  locate: { args: { image: ArrayBuffer; options: LocateOptions }; result: LocateResult; event: LocateEvent };
+  inspect: { args: { image: ArrayBuffer }; result: PhotoInfo; event: never };
+  rounded: { args: { precision: Precision }; result: LocateResult | null; event: never };
+  logits: {
+    args: { images: ArrayBuffer[]; prompt: string; system?: string | null; tokens: number };
+    result: Logits;
+    event: never;
+  };
+  stored: { args: null; result: StoredModel[]; event: never };
+  remove: { args: { url: string }; result: null; event: never };
+  memory: { args: null; result: { wasmBytes: number }; event: never };
+  dispose: { args: null; result: null; event: never };
+}
+
+/** What the worker needs to load a model. */
+export interface LoadArgs {
+  source: ModelSource;
+  wasmUrl: string;
+  gazetteerUrl: string;
+  device: DeviceChoice;
+  cache: boolean;
+}
+
+export type CallName = keyof Calls;
+
+/** Page to worker. */
+export type ToWorker =
+  | { [N in CallName]: { id: number; call: N; args: Calls[N]['args'] } }[CallName]
+  | { id: number; abort: true };
+
+/** Worker to page. */
+export type FromWorker =
+  | { id: number; event: unknown }
+  | { id: number; result: unknown }
+  | { id: number; error: { code: ErrorCode; message: string } }
+  /** Sent without a call: the device is gone. */
+  | { id: 0; lost: string };

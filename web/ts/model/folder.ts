@@ -1,0 +1,257 @@
+// A model folder as the engine reads it: from the store, from chosen files, or straight from a server.
+
+import { GlobeError, stopIf } from '../errors.js';
+import { digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
+import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
+import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
+
+/** What the wasm module reads from. */
+export interface ModelFile {
+  size: number;
+  read(start: number, end: number): Promise<Uint8Array>;
+}
+
+export interface ModelFolder {
+  open(name: string): Promise<ModelFile | null>;
+}
+
+/** The manifest of a folder on a server, or null if it has none. Offline, the copy kept from before. */
+export async function fetchManifest(base: string, signal: AbortSignal, store?: Store): Promise<Manifest | null> {
+  try {
+    for (const name of MANIFESTS) {
+      const text = await fetchText(base, name, signal);
+      if (text !== null) return parseManifest(name, text);
+    }
+    return null;
+  } catch (thrown) {
+    const kept = (thrown as GlobeError).code === 'Network' && store ? await keptModel(store, await modelKey(base)) : null;
+    if (!kept) throw thrown;
+    return parseManifest(kept.manifest.name, kept.manifest.text);
+  }
+}
+
+async function fetchText(base: string, name: string, signal: AbortSignal): Promise<string | null> {
+  const response = await request(name, base + name, { signal, cache: 'no-cache' });
+  if (response.status === 404 || isPage(response)) return null;
+  if (!response.ok) throw network(name, `the server answered ${response.status}`);
+  return response.text();
+}
+
+/** Some hosts answer every unknown path with their start page. */
+function isPage(response: Response): boolean {
+  return response.headers.get('content-type')?.includes('text/html') ?? false;
+}
+
+interface KeptModel {
+  url: string;
+  manifest: { name: string; text: string };
+}
+
+const modelKey = async (base: string) => `model-${await digestOf(new TextEncoder().encode(base))}`;
+
+async function keptModel(store: Store, key: string): Promise<KeptModel | null> {
+  return parsed<KeptModel>(await store.text(key));
+}
+
+/** Models of the store with their sizes. */
+export async function storedModels(store: Store): Promise<{ url: string; bytes: number; complete: boolean }[]> {
+  const models = [];
+  for (const key of await store.texts('model-')) {
+    const kept = await keptModel(store, key);
+    if (!kept) continue;
+    const manifest = parseManifest(kept.manifest.name, kept.manifest.text);
+    const records = await Promise.all(manifest.entries.map((entry) => record(store, entry.sha256)));
+    const bytes = records.reduce((sum, r) => sum + (r ? Math.min(r.pieces.length * PIECE_BYTES, r.size) : 0), 0);
+    models.push({ url: kept.url, bytes, complete: records.every((r) => r?.complete) });
+  }
+  return models;
+}
+
+/** Deletes a model, except for files that another one shares. */
+export async function removeModel(store: Store, base: string): Promise<void> {
+  const key = await modelKey(base);
+  const kept = await keptModel(store, key);
+  if (!kept) return;
+  await store.setText(key, null);
+  const shared = new Set<string>();
+  for (const other of await store.texts('model-')) {
+    const model = await keptModel(store, other);
+    if (!model) continue;
+    for (const entry of parseManifest(model.manifest.name, model.manifest.text).entries) shared.add(entry.sha256);
+  }
+  for (const entry of parseManifest(kept.manifest.name, kept.manifest.text).entries) {
+    if (shared.has(entry.sha256)) continue;
+    await setRecord(store, entry.sha256, null);
+    await store.delete(entry.sha256);
+  }
+}
+
+/** Makes every file of a manifest present, and returns the folder of them. */
+export async function storedFolder(base: string, manifest: Manifest, context: DownloadContext): Promise<ModelFolder> {
+  const { store } = context;
+  await room(manifest, store);
+  const kept: KeptModel = { url: base, manifest: { name: manifest.name, text: manifest.text } };
+  await store.setText(await modelKey(base), JSON.stringify(kept));
+  for (const entry of manifest.entries) {
+    stopIf(context.signal);
+    await ensure(base + encodeURIComponent(entry.name), entry, context);
+  }
+  const open = async (name: string): Promise<ModelFile | null> => {
+    if (name === manifest.name) return textFile(manifest.text);
+    const entry = manifest.entries.find((e) => e.name === name);
+    return entry ? new StoredFile(base, entry, context) : null;
+  };
+  return { open };
+}
+
+/** Refuses early what the browser will refuse late. */
+async function room(manifest: Manifest, store: Store): Promise<void> {
+  if (store.kind === 'memory' || !navigator.storage?.estimate) return;
+  let missing = 0;
+  for (const entry of manifest.entries) {
+    const present = await record(store, entry.sha256);
+    missing += entry.size - Math.min((present?.pieces.length ?? 0) * PIECE_BYTES, entry.size);
+  }
+  const { quota = Infinity, usage = 0 } = await navigator.storage.estimate();
+  if (missing > quota - usage) {
+    throw new GlobeError('Quota', `the model needs ${megabytes(missing)} more, the browser grants ${megabytes(quota - usage)}; free some disk space, or delete another model`);
+  }
+}
+
+const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+
+function textFile(text: string): ModelFile {
+  const bytes = new TextEncoder().encode(text);
+  return { size: bytes.length, read: async (start, end) => bytes.slice(start, end) };
+}
+
+/** A file of the store; each piece is compared with its digest when it is first read. */
+class StoredFile implements ModelFile {
+  readonly size: number;
+  private readonly checked = new Set<number>();
+  private pieces: string[] | null = null;
+  private refetched = false;
+
+  constructor(private readonly base: string, private readonly entry: Entry, private readonly context: DownloadContext) {
+    this.size = entry.size;
+  }
+
+  async read(start: number, end: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(end - start);
+    for (let at = start; at < end; ) {
+      stopIf(this.context.signal);
+      const piece = Math.floor(at / PIECE_BYTES);
+      const stop = Math.min((piece + 1) * PIECE_BYTES, end);
+      bytes.set(await this.part(piece, at, stop), at - start);
+      at = stop;
+    }
+    return bytes;
+  }
+
+  private async part(piece: number, start: number, end: number): Promise<Uint8Array> {
+    const { store } = this.context;
+    if (this.checked.has(piece)) return store.read(this.entry.sha256, start, end);
+    const first = piece * PIECE_BYTES;
+    const last = Math.min(first + PIECE_BYTES, this.size);
+    this.pieces ??= (await record(store, this.entry.sha256))?.pieces ?? [];
+    const bytes = await store.read(this.entry.sha256, first, last).catch(() => new Uint8Array());
+    if (bytes.length === last - first && (await digestOf(bytes)) === this.pieces[piece]) {
+      this.checked.add(piece);
+      return bytes.subarray(start - first, end - first);
+    }
+    await this.refetch();
+    return this.part(piece, start, end);
+  }
+
+  /** A damaged entry is fetched again once. */
+  private async refetch(): Promise<void> {
+    const { name, sha256 } = this.entry;
+    if (this.refetched) throw new GlobeError('Integrity', `${name} was damaged in storage, twice; the disk may be failing`);
+    this.refetched = true;
+    this.checked.clear();
+    this.pieces = null;
+    await setRecord(this.context.store, sha256, null);
+    await this.context.store.delete(sha256);
+    await ensure(this.base + encodeURIComponent(name), this.entry, this.context);
+  }
+}
+
+/** A folder of chosen files; with a manifest, every file is compared with its digest first. */
+export async function chosenFolder(
+  files: File[],
+  hasher: () => Hasher,
+  signal: AbortSignal,
+  onBytes: (bytes: number, total: number, file: string) => void,
+): Promise<{ folder: ModelFolder; bytes: number; verified: boolean }> {
+  const byName = new Map(files.map((file) => [file.name, file]));
+  const name = MANIFESTS.find((m) => byName.has(m));
+  const text = name && (await byName.get(name)?.text());
+  const manifest = name && text ? parseManifest(name, text) : null;
+  for (const entry of manifest?.entries ?? []) {
+    const file = byName.get(entry.name);
+    if (!file) throw new GlobeError('Model', `${entry.name} is missing among the chosen files; choose the whole folder`);
+    await verify(file, entry, hasher(), signal, (bytes) => onBytes(bytes, manifest?.totalBytes ?? 0, entry.name));
+  }
+  const open = async (wanted: string): Promise<ModelFile | null> => {
+    const file = byName.get(wanted);
+    if (!file) return null;
+    const read = async (start: number, end: number) => {
+      stopIf(signal);
+      return new Uint8Array(await file.slice(start, end).arrayBuffer());
+    };
+    return { size: file.size, read };
+  };
+  const bytes = manifest?.totalBytes ?? files.reduce((sum, file) => sum + file.size, 0);
+  return { folder: { open }, bytes, verified: manifest !== null };
+}
+
+async function verify(file: File, entry: Entry, hash: Hasher, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
+  if (file.size !== entry.size) throw new GlobeError('Integrity', `${entry.name} has ${file.size} bytes, its manifest says ${entry.size}; copy it again`);
+  for (let start = 0; start < file.size; start += PIECE_BYTES) {
+    stopIf(signal);
+    const bytes = new Uint8Array(await file.slice(start, start + PIECE_BYTES).arrayBuffer());
+    hash.update(bytes);
+    onBytes(bytes.length);
+  }
+  const digest = hash.digest();
+  hash.free();
+  if (digest !== entry.sha256) throw new GlobeError('Integrity', `${entry.name} differs from its digest; copy it again`);
+}
+
+/** A plain folder on a server, without digests: read by ranges, kept nowhere. */
+export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes: number) => void): ModelFolder {
+  const open = async (name: string): Promise<ModelFile | null> => {
+    const url = base + encodeURIComponent(name);
+    const head = await request(name, url, { method: 'HEAD', signal });
+    if (head.status === 404 || isPage(head)) return null;
+    if (!head.ok) throw network(name, `the server answered ${head.status}`);
+    const size = Number(head.headers.get('content-length') ?? Number.NaN);
+    if (!Number.isSafeInteger(size)) throw network(name, 'the server does not say how long it is');
+    let whole: Uint8Array | null = null;
+    const read = async (start: number, end: number): Promise<Uint8Array> => {
+      if (start === end) return new Uint8Array();
+      if (whole) return whole.slice(start, end);
+      const response = await request(name, url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
+      if (!response.ok) throw network(name, `the server answered ${response.status}`);
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      onBytes(bytes.length);
+      if (response.status === 206) return bytes;
+      whole = bytes; // a server without Range
+      return bytes.slice(start, end);
+    };
+    return { size, read };
+  };
+  return { open };
+}
+
+async function request(name: string, url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, init);
+  } catch (error) {
+    stopIf(init.signal ?? undefined);
+    const reason = navigator.onLine
+      ? `the connection failed, or the server does not allow this page (CORS): ${(error as Error).message}`
+      : 'this device is offline, and the model is not stored';
+    throw network(name, reason);
+  }
+}

@@ -1,0 +1,70 @@
+// The list of a model's files with their digests.
+
+import { GlobeError } from '../errors.js';
+
+/** One file of a model. */
+export interface Entry {
+  name: string;
+  size: number;
+  sha256: string;
+}
+
+/** What a manifest says; `text` is kept for the engine and for offline use. */
+export interface Manifest {
+  name: string;
+  text: string;
+  entries: Entry[];
+  totalBytes: number;
+  /** Largest part that must be bound at once, where the manifest says it. */
+  largestPart: number;
+}
+
+/** Names under which a manifest may lie, best first: weights packed by us, or a plain list of files. */
+export const MANIFESTS = ['manifest.json', 'files.json'] as const;
+
+const FORMATS: Record<string, string> = { 'manifest.json': 'globe-packed', 'files.json': 'globe-files' };
+const VERSION = 1;
+const DIGEST = /^[0-9a-f]{64}$/;
+const PLAIN_NAME = /^(?!\.{1,2}$)[^/\\:\u0000-\u001f]+$/;
+
+interface Raw {
+  format?: unknown;
+  version?: unknown;
+  shards?: unknown;
+  files?: unknown;
+  tensors?: { parts?: { words?: { size?: number } }[] }[];
+}
+
+/** Reads a manifest and refuses what would let a file leave its folder or pass unverified. */
+export function parseManifest(name: string, text: string): Manifest {
+  const fail = (what: string) => new GlobeError('Model', `${name}: ${what}; convert the model again`);
+  let raw: Raw;
+  try {
+    raw = JSON.parse(text) as Raw;
+  } catch {
+    throw fail('not valid JSON');
+  }
+  if (typeof raw !== 'object' || raw === null || raw.format !== FORMATS[name]) {
+    throw fail(`the format is not ${FORMATS[name]}`);
+  }
+  if (raw.version !== VERSION) {
+    throw new GlobeError('Model', `${name} is of version ${String(raw.version)}, this page reads version ${VERSION}; reload the page for a newer one, or convert the model again`);
+  }
+  const list = (value: unknown) => (Array.isArray(value) ? (value as Record<string, unknown>[]) : []);
+  const entries = [...list(raw.files), ...list(raw.shards)].map((file): Entry => {
+    const [fileName, size, sha256] = [file['name'] ?? file['file'], file['size'], file['sha256']];
+    if (typeof fileName !== 'string' || !PLAIN_NAME.test(fileName)) throw fail('a file has no plain name');
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw fail(`${fileName} has no size`);
+    if (typeof sha256 !== 'string' || !DIGEST.test(sha256)) throw fail(`${fileName} has no SHA-256`);
+    return { name: fileName, size, sha256 };
+  });
+  if (entries.length === 0) throw fail('it lists no files');
+  const parts = (raw.tensors ?? []).flatMap((tensor) => tensor.parts ?? []);
+  return {
+    name,
+    text,
+    entries,
+    totalBytes: entries.reduce((sum, entry) => sum + entry.size, 0),
+    largestPart: parts.reduce((max, part) => Math.max(max, part.words?.size ?? 0), 0),
+  };
+}

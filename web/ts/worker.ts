@@ -1,0 +1,272 @@
+// The dedicated worker: it owns the wasm module, the model and its memory. Ending it gives all of that back.
+
+import init, { Sha256, Stop, WebEngine, gazetteerVersion, inspect, lastPanic } from '../pkg/globe_web.js';
+import { GlobeError, asGlobeError, stopIf } from './errors.js';
+import { lacking, watchDevices } from './gpu.js';
+import type { CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
+import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, type ModelFolder } from './model/folder.js';
+import { network } from './model/download.js';
+import { openStore } from './model/store.js';
+import type { LocateEvent, LocateOptions, LocateResult, ModelInfo, Progress } from './types.js';
+
+/** The CPU path widens every weight to f32 inside 4 GiB of wasm memory, and is slow. */
+const MAX_CPU_MODEL_BYTES = 512 << 20;
+
+/** Tokens are posted together, so that a fast model does not flood the page. */
+const BATCH_MS = 40;
+
+let engine: WebEngine | null = null;
+let wasm: { memory: WebAssembly.Memory } | null = null;
+/** The graphics processor said that it cannot go on; the engine is not used again. */
+let broken: GlobeError | null = null;
+
+const post = (message: FromWorker) => self.postMessage(message);
+
+watchDevices(
+  (reason) => {
+    broken ??= new GlobeError('DeviceLost', `the graphics processor stopped (${reason}); try again`);
+    post({ id: 0, lost: reason });
+  },
+  (error) => (broken ??= error),
+);
+
+async function start(wasmUrl: string): Promise<void> {
+  wasm ??= await init({ module_or_path: wasmUrl }).catch((error: unknown) => {
+    throw network('the engine', (error as Error).message);
+  });
+}
+
+type Emit<N extends CallName> = (event: Calls[N]['event']) => void;
+type Handler<N extends CallName> = (args: Calls[N]['args'], signal: AbortSignal, emit: Emit<N>) => Promise<Calls[N]['result']>;
+
+async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
+  const begin = performance.now();
+  await start(args.wasmUrl);
+  const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
+  const opened = await openSource(args, signal, throttled(emit));
+  const device = await chooseDevice(args.device, opened.bytes);
+  stopIf(signal);
+  const report = (done: number, total: number) => emit({ stage: 'upload', done, total });
+  engine = await WebEngine.load(opened.folder as never, gazetteer, device === 'cpu' ? 'cpu' : 'gpu', report);
+  stopIf(signal);
+  emit({ stage: 'compile', done: 0, total: 1 });
+  await engine.warm();
+  if (broken) throw broken;
+  emit({ stage: 'compile', done: 1, total: 1 });
+  return {
+    architecture: engine.architecture(),
+    adapter: engine.adapter(),
+    device,
+    gazetteer: gazetteerVersion(gazetteer),
+    verified: opened.verified,
+    storage: opened.storage,
+    bytes: opened.bytes,
+    loadMs: performance.now() - begin,
+  };
+}
+
+interface Opened {
+  folder: ModelFolder;
+  bytes: number;
+  verified: boolean;
+  storage: ModelInfo['storage'];
+}
+
+async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<Opened> {
+  const hasher = () => new Sha256();
+  let [fetched, verified] = [0, 0];
+  if ('files' in args.source) {
+    const chosen = await chosenFolder(args.source.files, hasher, signal, (bytes, total, file) => {
+      verified += bytes;
+      emit({ stage: 'verify', done: verified, total, file });
+    });
+    return { ...chosen, storage: 'none' };
+  }
+  const base = args.source.url;
+  const store = await openStore(args.cache);
+  const manifest = await fetchManifest(base, signal, store);
+  if (!manifest) {
+    const onBytes = (bytes: number) => emit({ stage: 'fetch', done: (fetched += bytes), total: 0 });
+    return { folder: remoteFolder(base, signal, onBytes), bytes: 0, verified: false, storage: 'none' };
+  }
+  const total = manifest.totalBytes;
+  const onBytes = (stage: 'fetch' | 'verify', bytes: number) => {
+    if (stage === 'verify') verified += bytes;
+    fetched += bytes; // what an earlier visit fetched counts, once it is verified
+    emit({ stage: stage === 'verify' ? 'verify' : 'fetch', done: stage === 'verify' ? verified : fetched, total });
+  };
+  const folder = await storedFolder(base, manifest, { store, hasher, signal, onBytes });
+  return { folder, bytes: total, verified: true, storage: store.kind };
+}
+
+/** Progress by bytes arrives far more often than a page can draw. */
+function throttled(emit: Emit<'load'>): Emit<'load'> {
+  let [last, stage] = [0, ''];
+  return (progress: Progress) => {
+    const now = performance.now();
+    if (progress.stage === stage && progress.done !== progress.total && now - last < BATCH_MS) return;
+    [last, stage] = [now, progress.stage];
+    emit(progress);
+  };
+}
+
+async function chooseDevice(wanted: LoadArgs['device'], bytes: number): Promise<'gpu' | 'cpu'> {
+  if (wanted === 'cpu') return 'cpu';
+  const reason = await lacking();
+  if (!reason) return 'gpu';
+  if (wanted === 'gpu') throw reason;
+  if (bytes > MAX_CPU_MODEL_BYTES) {
+    throw new GlobeError(reason.code, `${reason.message}. Without it only models below ${MAX_CPU_MODEL_BYTES >> 20} MiB run, this one has ${Math.ceil(bytes / (1 << 20))} MiB`);
+  }
+  return 'cpu';
+}
+
+async function bytesOf(url: string, what: string, signal: AbortSignal): Promise<Uint8Array> {
+  const response = await fetch(url, { signal }).catch((error: unknown) => {
+    stopIf(signal);
+    throw network(what, (error as Error).message);
+  });
+  if (!response.ok) throw network(what, `the server answered ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+function loaded(): WebEngine {
+  if (broken) throw broken;
+  if (!engine) throw new GlobeError('Option', 'no model is loaded; call load first');
+  return engine;
+}
+
+async function locate(
+  { image, options }: Calls['locate']['args'],
+  signal: AbortSignal,
+  emit: Emit<'locate'>,
+): Promise<LocateResult> {
+  const model = loaded();
+  const stop = new Stop();
+  const abort = () => stop.stop();
+  signal.addEventListener('abort', abort, { once: true });
+  const batch = new Batch(emit);
+  try {
+    const json = await model.locate(new Uint8Array(image), optionsJson(options), stop, (kind: string, a: number, b: number, text: string) => {
+      if (kind === 'token') batch.token(a, b, text);
+      else batch.other(kind, a, b);
+    });
+    batch.flush();
+    return JSON.parse(json) as LocateResult;
+  } finally {
+    signal.removeEventListener('abort', abort);
+    stop.free();
+  }
+}
+
+/** Options with the names of the command line; what is absent keeps its default there. */
+function optionsJson(options: LocateOptions): string {
+  const { samples, topK, seed, maxTokens, maxPixels, precision, sampling, prompt, system } = options;
+  return JSON.stringify({
+    samples, top_k: topK, seed, max_tokens: maxTokens, max_pixels: maxPixels, precision, sampling, prompt, system,
+  });
+}
+
+/** Gathers tokens of one answer until some time has passed. */
+class Batch {
+  private ids: number[] = [];
+  private text = '';
+  private sample = 0;
+  private since = 0;
+
+  constructor(private readonly emit: (event: LocateEvent) => void) {}
+
+  token(sample: number, id: number, text: string): void {
+    if (sample !== this.sample) this.flush();
+    if (this.ids.length === 0) this.since = performance.now();
+    this.sample = sample;
+    this.ids.push(id);
+    this.text += text;
+    if (performance.now() - this.since >= BATCH_MS) this.flush();
+  }
+
+  other(kind: string, a: number, b: number): void {
+    this.flush();
+    if (kind === 'prepared') this.emit({ kind, promptTokens: a, imageTokens: b });
+    else if (kind === 'prefilled') this.emit({ kind });
+    else if (kind === 'ended') this.emit({ kind, sample: a, stop: b === 1 ? 'max_tokens' : 'end_of_text' });
+  }
+
+  flush(): void {
+    if (this.ids.length === 0) return;
+    this.emit({ kind: 'tokens', sample: this.sample, ids: this.ids, text: this.text });
+    this.ids = [];
+    this.text = '';
+  }
+}
+
+const handlers: { [N in CallName]: Handler<N> } = {
+  load,
+  locate: (args, signal, emit) => inTurn(signal, () => locate(args, signal, emit)),
+  inspect: async ({ image }) => JSON.parse(inspect(new Uint8Array(image))) as Calls['inspect']['result'],
+  rounded: async ({ precision }) => {
+    const json = loaded().rounded(precision);
+    return json === undefined ? null : (JSON.parse(json) as LocateResult);
+  },
+  logits: ({ images, prompt, system, tokens }, signal) =>
+    inTurn(signal, async () => {
+      const bytes = images.map((image) => new Uint8Array(image));
+      return JSON.parse(await loaded().logits(bytes, JSON.stringify({ prompt, system, tokens }))) as Calls['logits']['result'];
+    }),
+  stored: async () => storedModels(await openStore(true)),
+  remove: async ({ url }) => {
+    await removeModel(await openStore(true), url);
+    return null;
+  },
+  memory: async () => ({ wasmBytes: wasm?.memory.buffer.byteLength ?? 0 }),
+  dispose: async () => {
+    engine?.dispose();
+    engine = null;
+    return null;
+  },
+};
+
+/** One model answers one photo at a time. */
+let queue: Promise<unknown> = Promise.resolve();
+function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const turn = queue.then(() => {
+    stopIf(signal);
+    return work();
+  });
+  queue = turn.catch(() => undefined);
+  return turn;
+}
+
+const running = new Map<number, AbortController>();
+
+async function answer(message: Extract<ToWorker, { call: CallName }>): Promise<void> {
+  const { id, call, args } = message;
+  const controller = new AbortController();
+  running.set(id, controller);
+  try {
+    const handler = handlers[call] as Handler<CallName>;
+    const result = await handler(args, controller.signal, (event) => post({ id, event }));
+    post({ id, result });
+  } catch (thrown) {
+    post({ id, error: explain(thrown) });
+  } finally {
+    running.delete(id);
+  }
+}
+
+/** A trap of the module carries its reason in the panic message, or in what the device said before it. */
+function explain(thrown: unknown): { code: GlobeError['code']; message: string } {
+  const trapped = thrown instanceof WebAssembly.RuntimeError;
+  if (trapped) {
+    engine = null; // its memory is in an unknown state
+    broken ??= new GlobeError('Engine', `the engine stopped: ${lastPanic() ?? thrown.message}`);
+  }
+  const error = asGlobeError(thrown);
+  const shown = broken && (trapped || error.code === 'Engine' || error.code === 'DeviceLost') ? broken : error;
+  return { code: shown.code, message: shown.message };
+}
+
+self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+  if ('abort' in data) running.get(data.id)?.abort();
+  else void answer(data);
+};
