@@ -188,9 +188,9 @@ fn report(on_event: &Function, event: Event) {
         }
         Event::Prefilled => ("prefilled", 0.0, 0.0, ""),
         Event::Token { sample, id, text } => ("token", f64::from(sample), f64::from(id), text),
-        Event::Ended { sample, stop } => {
+        Event::Ended { sample, text, stop } => {
             let limit = f64::from(u8::from(stop == StopReason::MaxTokens));
-            ("ended", f64::from(sample), limit, "")
+            ("ended", f64::from(sample), limit, text)
         }
     };
     let arguments = Array::of4(&kind.into(), &sample.into(), &id.into(), &text.into());
