@@ -140,7 +140,7 @@ impl WebEngine {
         let options: LogitsOptions = options::parse(&options)?;
         let photos = images.iter().map(|bytes| photo::read(&Uint8Array::new(&bytes).to_vec()));
         let photos = photos.collect::<Result<Vec<Photo>, Failure>>()?;
-        Ok(json(&self.compare(&photos, options).await.map_err(Failure::from)?)?)
+        json(&self.compare(&photos, options).await.map_err(Failure::from)?)
     }
 
     async fn compare(
