@@ -27,9 +27,9 @@ pub enum Precision {
 #[derive(Clone)]
 pub(crate) enum Matrix {
     /// `[rows, cols]` for the reference kernels.
-    Dense(Tensor<2>),
+    Dense(Box<Tensor<2>>),
     /// For the fast kernels.
-    Packed(PackedMatrix),
+    Packed(Box<PackedMatrix>),
 }
 
 /// Where weights are read from.
@@ -136,7 +136,7 @@ impl<'a, S: Source> Weights<'a, S> {
             Store::Packed(packed) => unpacked(packed, packed.tensor(&spec.name)?).await?,
             Store::Random(_) => vec![1e-3; spec.rows * spec.cols],
         };
-        Ok(Matrix::Dense(self.upload(values, [spec.rows, spec.cols])?))
+        Ok(Matrix::Dense(Box::new(self.upload(values, [spec.rows, spec.cols])?)))
     }
 
     /// Moves one tensor to the device before the next is read.
@@ -158,7 +158,7 @@ impl<'a, S: Source> Weights<'a, S> {
             };
             matrix.push_part(*rows, words, scales, self.compute)?;
         }
-        Ok(Matrix::Packed(matrix))
+        Ok(Matrix::Packed(Box::new(matrix)))
     }
 
     /// A matrix put together from a checkpoint.
@@ -180,7 +180,7 @@ impl<'a, S: Source> Weights<'a, S> {
             }
             matrix.push_part(words.len() / row_bytes, words, Vec::new(), self.compute)?;
         }
-        Ok(Matrix::Packed(matrix))
+        Ok(Matrix::Packed(Box::new(matrix)))
     }
 
     /// A matrix of noise.
@@ -198,7 +198,7 @@ impl<'a, S: Source> Weights<'a, S> {
             let scales = scale.repeat(rows * scale_bytes / 2);
             matrix.push_part(rows, words, scales, self.compute)?;
         }
-        Ok(Matrix::Packed(matrix))
+        Ok(Matrix::Packed(Box::new(matrix)))
     }
 
     /// Rows that one binding holds. Pairs stay together for SwiGLU.
