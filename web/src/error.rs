@@ -67,9 +67,11 @@ impl From<Error> for Failure {
             Error::Model(ModelError::TensorTooLarge { size_bytes, limit_bytes, .. }) => {
                 too_large(*size_bytes, *limit_bytes)
             }
-            Error::Mismatch { .. } | Error::Text(_) | Error::Model(_) | Error::Format(_) => {
-                Self { code: "Model", message: error.to_string() }
-            }
+            Error::Mismatch { .. }
+            | Error::Differ { .. }
+            | Error::Text(_)
+            | Error::Model(_)
+            | Error::Format(_) => Self { code: "Model", message: error.to_string() },
         }
     }
 }
