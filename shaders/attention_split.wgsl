@@ -29,6 +29,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;    // [rows, n_heads, chunks] highest score, sum of weights
 @group(0) @binding(6) var<uniform> params: Params;
 
+var<workgroup> place: vec3<u32>; // prefix, start and length of the tail
 var<workgroup> q_tile: array<vec4<f32>, HEADS * MAX_QUADS>;
 var<workgroup> weights: array<f32, HEADS * KEYS>;
 var<workgroup> partial: array<f32, KEYS>;
@@ -46,9 +47,14 @@ fn main(
     let all_heads = params.n_kv_heads * params.group;
     let quads = params.quads;
 
-    let prefix = u32(places[4u * row]);
-    let tail = u32(places[4u * row + 1u]);
-    let len = prefix + u32(places[4u * row + 2u]);
+    // Through workgroup memory, so that the compiler knows that the early return is uniform.
+    if local == 0u {
+        place = vec3(u32(places[4u * row]), u32(places[4u * row + 1u]), u32(places[4u * row + 2u]));
+    }
+    let mine = workgroupUniformLoad(&place);
+    let prefix = mine.x;
+    let tail = mine.y;
+    let len = prefix + mine.z;
     let first_key = group.x * KEYS;
     if first_key >= len {
         return; // attention_merge does not read this part

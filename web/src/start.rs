@@ -9,6 +9,13 @@ unsafe extern "C" {
     fn __wasm_call_ctors();
 }
 
+#[wasm_bindgen]
+extern "C" {
+    /// Where a developer looks first.
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn console_error(text: &str);
+}
+
 thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -21,6 +28,7 @@ pub fn start() {
     // SAFETY: called once, before any other export, as the linker's own start code would.
     unsafe { __wasm_call_ctors() }
     std::panic::set_hook(Box::new(|info| {
+        console_error(&info.to_string());
         LAST_PANIC.with_borrow_mut(|last| *last = Some(info.to_string()));
     }));
 }
