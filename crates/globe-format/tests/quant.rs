@@ -134,6 +134,39 @@ fn integers(min: i32, max: i32) -> impl Strategy<Value = Vec<i32>> {
     (1_usize..100).prop_flat_map(move |n| prop::collection::vec(min..=max, n))
 }
 
+/// A block whose best 8-bit scales differ by less than sums in f32 can tell.
+#[test]
+fn close_scales_are_ranked_by_their_error() {
+    let block = [
+        -5.2346635,
+        -4.0898614,
+        9.20934,
+        -6.731207,
+        -8.016871,
+        -2.9687877,
+        4.298279,
+        9.926132,
+        0.9034933,
+        -7.3546944,
+        -3.7972124,
+        3.7998173,
+        2.5359836,
+        -3.29784,
+        -1.8706641,
+        2.4325328,
+        -6.7941756,
+        7.1418815,
+        8.228238,
+        -8.084696,
+        -5.5897713,
+        5.7591424,
+        -2.9996362,
+        4.6796722f32,
+    ];
+    let searched = squared_error(&block, &round_trip(Q8, &block, 1, block.len()));
+    assert!(searched <= absmax_error(&block, -128.0) * 1.0001, "{searched:e}");
+}
+
 proptest! {
     #[test]
     fn q4_stores_what_it_can_represent(q in integers(-8, 7), scale in scale(), flip: bool) {

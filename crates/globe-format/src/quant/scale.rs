@@ -44,7 +44,11 @@ impl Search {
         if extreme.abs() < SMALLEST {
             return (f16::ZERO, [0; BLOCK]);
         }
-        let scale = self.exact(x, extreme).unwrap_or_else(|| self.search(x, extreme));
+        let scale = self.exact(x, extreme).unwrap_or_else(|| {
+            // Gains are differences of large sums: in f32 they rank 8-bit scales only roughly.
+            let (found, plain) = (self.search(x, extreme), f16::from_f32(extreme / self.min));
+            if self.error(x, found) <= self.error(x, plain) { found } else { plain }
+        });
         (scale, self.nearest(x, scale.to_f32()).map(|q| q as i8))
     }
 
@@ -105,6 +109,13 @@ impl Search {
         let (xq, qq) = (xq.iter().sum::<f32>(), qq.iter().sum::<f32>());
         let scale = f16::from_f32(if qq > 0.0 { xq / qq } else { 0.0 });
         Fit { xq, qq, scale: if scale.is_finite() { scale } else { f16::ZERO } }
+    }
+
+    /// Squared error of the block at a scale.
+    fn error(&self, x: &[f32; BLOCK], scale: f16) -> f32 {
+        let d = scale.to_f32();
+        let q = self.nearest(x, d);
+        x.iter().zip(q).map(|(x, q)| (x - d * q) * (x - d * q)).sum()
     }
 
     fn nearest(&self, x: &[f32; BLOCK], d: f32) -> [f32; BLOCK] {
