@@ -2,7 +2,7 @@
 //
 // places: [rows, prefix + tail start + tail length + position]. A row that chose a stop token is
 // finished: from then on it notes -1 and stays where it is. Dispatch (1, 1, 1).
-// Oracle: globe_ops::advance, default body.
+// Oracle: the expectations of tests/it/sample.rs.
 
 const WG: u32 = 64u;
 

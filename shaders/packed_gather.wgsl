@@ -4,6 +4,7 @@
 // outside its rows; all parts together must hold every id.
 // Oracle: globe_ops::packed_gather, default body.
 
+#import packed
 #import weights
 
 const WG: u32 = 256u;
@@ -43,8 +44,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var scale = 1.0;
     if SCALED {
-        let pair = unpack2x16float(scales[source * params.scale_words + b / 2u]);
-        scale = select(pair.x, pair.y, (b & 1u) == 1u);
+        scale = block_scale(scales[source * params.scale_words + b / 2u], b);
     }
     let four = values(block, k) * scale;
     for (var j = 0u; j < 4u; j++) {

@@ -6,6 +6,7 @@
 // Dispatch (ceil(outputs / 16) folded over x and z, ceil(rows / M), 1): group = z * groups_x + x.
 // Oracle: globe_ops::packed_linear, default body. Many rows: packed_linear_tile.wgsl.
 
+#import packed
 #import weights
 #import rows
 
@@ -13,10 +14,6 @@ const R: u32 = 2u; // weight rows per team
 const LANES: u32 = 32u; // invocations per team
 const TEAMS: u32 = 8u;
 const WG: u32 = 256u;
-const BIAS: u32 = 1u;
-const NORM: u32 = 2u;
-const RESIDUAL: u32 = 4u;
-const SWIGLU: u32 = 8u;
 
 struct Params {
     rows: u32,
@@ -100,8 +97,7 @@ fn main(
             var scale = 1.0;
             if SCALED {
                 let row = min(first + r, params.outputs - 1u);
-                let pair = unpack2x16float(scales[row * params.scale_words + b / 2u]);
-                scale = select(pair.x, pair.y, (b & 1u) == 1u);
+                scale = block_scale(scales[row * params.scale_words + b / 2u], b);
             }
             for (var m = 0u; m < M; m++) {
                 total[r * M + m] += part[r * M + m] * scale;
@@ -142,7 +138,7 @@ fn main(
     }
     if (params.flags & SWIGLU) != 0u {
         let gate = done[0];
-        store(row, (params.first + first) / 2u, gate / (1.0 + exp(-gate)) * done[1]);
+        store(row, (params.first + first) / 2u, silu_mul(gate, done[1]));
         return;
     }
     for (var r = 0u; r < R; r++) {

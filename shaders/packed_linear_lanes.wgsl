@@ -7,15 +7,12 @@
 // Dispatch (ceil(outputs / 32) folded over x and z, ceil(rows / M), 1): group = z * groups_x + x.
 // Needs subgroups of exactly 8. Oracle: globe_ops::packed_linear, default body.
 
+#import packed
 #import weights
 #import rows
 
 const R: u32 = 4u;
 const LANES: u32 = 8u;
-const BIAS: u32 = 1u;
-const NORM: u32 = 2u;
-const RESIDUAL: u32 = 4u;
-const SWIGLU: u32 = 8u;
 
 struct Params {
     rows: u32,
@@ -116,8 +113,7 @@ fn main(
             var scale = 1.0;
             if SCALED {
                 let row = min(first + r, params.outputs - 1u);
-                let pair = unpack2x16float(scales[row * params.scale_words + b / 2u]);
-                scale = select(pair.x, pair.y, (b & 1u) == 1u);
+                scale = block_scale(scales[row * params.scale_words + b / 2u], b);
             }
             for (var m = 0u; m < M; m++) {
                 total[r * M + m] += part[r * M + m] * scale;
@@ -149,7 +145,7 @@ fn main(
             } else if r % 2u == 0u {
                 let gate = total[r * M + m];
                 let up = total[(r + 1u) % R * M + m];
-                store(row, (params.first + first + r) / 2u, gate / (1.0 + exp(-gate)) * up);
+                store(row, (params.first + first + r) / 2u, silu_mul(gate, up));
             }
         }
     }

@@ -6,14 +6,12 @@
 // Dispatch (ceil(outputs / 64), ceil(rows / 64), 1).
 // Oracle: globe_ops::packed_linear, default body. Few rows: packed_linear_few.wgsl.
 
+#import packed
 #import weights
 
 const TILE: u32 = 64u;
 const QUADS: u32 = 16u; // vec4 along a side of the tile
 const DEPTH: u32 = 32u; // inputs at a time: one block
-const BIAS: u32 = 1u;
-const RESIDUAL: u32 = 4u;
-const SWIGLU: u32 = 8u;
 
 struct Params {
     rows: u32,
@@ -82,8 +80,7 @@ fn main(
         }
         var scale = 1.0;
         if SCALED {
-            let pair = unpack2x16float(scales[weight_row * params.scale_words + b / 2u]);
-            scale = select(pair.x, pair.y, (b & 1u) == 1u);
+            scale = block_scale(scales[weight_row * params.scale_words + b / 2u], b);
         }
         for (var k = quad; k < 8u; k += 4u) {
             put_x(k, mine, x[(x_row * params.blocks + b) * 8u + k]);
@@ -120,7 +117,7 @@ fn main(
             } else if c % 2u == 0u {
                 let gate = sum[c];
                 let up = sum[(c + 1u) % 4u];
-                store(row, (params.first + output + c) / 2u, gate / (1.0 + exp(-gate)) * up);
+                store(row, (params.first + output + c) / 2u, silu_mul(gate, up));
             }
         }
     }

@@ -5,11 +5,11 @@
 // as the softmax. The numbers u depend on seed, sample, position and token, and on nothing before.
 // Temperature 0 takes the largest logit, the lowest index on a tie. A `seen` entry counts how
 // often its token occurred in the answer; its highest bit says that it occurred in the prompt.
-// Dispatch (rows, 1, 1), one row per workgroup. Oracle: globe_ops::sample, default body.
+// Dispatch (rows, 1, 1), one row per workgroup. Oracle: globe_engine::Sampling::choose.
 
 #import philox
+#import reduce
 
-const WG: u32 = 256u;
 const LOWEST: f32 = -3.4028234e38;
 const IN_PROMPT: u32 = 0x80000000u;
 const NOBODY: u32 = 0xffffffffu;
@@ -34,22 +34,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> logp: array<f32>;      // [rows]
 @group(0) @binding(5) var<uniform> params: Params;
 
-var<workgroup> sums: array<f32, WG>;
 var<workgroup> best: array<f32, WG>;
 var<workgroup> index: array<u32, WG>;
-
-fn sum_all(local: u32, value: f32) -> f32 {
-    sums[local] = value;
-    for (var stride = WG / 2u; stride > 0u; stride /= 2u) {
-        workgroupBarrier();
-        if local < stride {
-            sums[local] += sums[local + stride];
-        }
-    }
-    let total = workgroupUniformLoad(&sums[0]);
-    workgroupBarrier();
-    return total;
-}
 
 // The largest value and the lowest index that has it.
 fn largest(local: u32, value: f32, at: u32) -> u32 {
@@ -99,7 +85,7 @@ fn above(base: u32, local: u32, bits: u32, highest: f32, count_tokens: bool, flo
             sum += select(exp(value - highest), 1.0, count_tokens);
         }
     }
-    return sum_all(local, sum);
+    return workgroup_sum(local, sum);
 }
 
 // The largest bits for which `above` reaches `enough`: values from there on are kept.
@@ -152,7 +138,7 @@ fn main(
     for (var i = local; i < params.vocab; i += WG) {
         sum += exp(logits[base + i] - highest);
     }
-    let total = sum_all(local, sum);
+    let total = workgroup_sum(local, sum);
 
     if !greedy {
         var floor = 0u;

@@ -7,7 +7,7 @@ mod stats;
 use std::time::Instant;
 
 use anyhow::Context;
-use globe_model::{Batch, ImageGrid, Model};
+use globe_model::{Batch, Config, ImageGrid, Model};
 use globe_ops::{Compute, SampleOptions, open_device, read_f32};
 use serde::Serialize;
 
@@ -100,7 +100,8 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         Some(folder) => {
             let folder = open_folder(Some(folder))?;
             let precision = globe_model::Precision::Stored;
-            let model = Model::load(&folder, &compute, precision, &mut on_progress).await;
+            let config = Config::load(&folder).await.or_usage()?;
+            let model = Model::load(&folder, config, &compute, precision, &mut on_progress).await;
             (model.or_usage()?, folder.path().display().to_string(), None)
         }
         None => {
@@ -202,7 +203,8 @@ async fn answers(
     let samples: Vec<u32> = (0..rows as u32).collect();
     let (mut times, mut host, mut dispatches) = (Vec::new(), Vec::new(), 0);
     for i in 0..=args.repeats {
-        let options = SampleOptions { seed: i as u64, ..sampling() };
+        let options =
+            SampleOptions { temperature: 0.7, seed: i as u64, ..SampleOptions::default() };
         let mut batch = Batch::start(&cache, &logits, &samples, None, options, &[]).or_usage()?;
         batch.step(model, &cache).or_usage()?; // records
         batch.read().await.or_usage()?;
@@ -254,18 +256,6 @@ fn decode_report(
         submits_per_step: dispatches.div_ceil(globe_ops::TASKS_MAX),
         host_microseconds_per_step: host.median * 1e6,
         seconds,
-    }
-}
-
-fn sampling() -> SampleOptions {
-    SampleOptions {
-        temperature: 0.7,
-        top_k: 0,
-        top_p: 1.0,
-        repetition: 1.0,
-        frequency: 0.0,
-        presence: 0.0,
-        seed: 0,
     }
 }
 

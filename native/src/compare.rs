@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use globe_engine::{Cancel, CompareOptions, Comparison, Engine, compare};
-use globe_model::Precision;
-use globe_ops::{Compute, open_device};
+use globe_engine::{Cancel, CompareOptions, Comparison, compare};
+use globe_ops::open_device;
 use globe_text::Prompt;
 use serde::Serialize;
 
 use crate::args::CompareArgs;
 use crate::console::{print, printable};
 use crate::exit::{Exit, Fail, OrUsage};
-use crate::input::{open_folder, read_photo};
+use crate::input::{load_onto, open_folder, read_photo};
 use crate::progress::Progress;
 
 /// Endings of the files that are taken from a folder.
@@ -71,9 +70,10 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail> {
     let compute = open_device(args.device).await.or_usage()?;
-    let precision = if args.reference { Precision::Reference } else { Precision::Stored };
-    let a = load(&args.a, &compute, precision, args.json).await?;
-    let b = load(&args.b, &compute, Precision::Stored, args.json).await?;
+    let load = async |folder: &Path, reference| {
+        load_onto(&open_folder(Some(folder))?, compute.clone(), reference, args.json).await
+    };
+    let (a, b) = (load(&args.a, args.reference).await?, load(&args.b, false).await?);
     let (max_tokens, max_pixels) = (args.tokens, args.max_pixels);
     let options = CompareOptions { prompt: Prompt::reason(), max_tokens, max_pixels };
     let progress = Progress::images(images.len(), args.json);
@@ -87,20 +87,6 @@ async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail>
     }
     progress.clear();
     Ok(report(args, compared))
-}
-
-async fn load(
-    folder: &Path,
-    compute: &Compute,
-    precision: Precision,
-    quiet: bool,
-) -> Result<Engine, Fail> {
-    let progress = Progress::loading(quiet);
-    let opened = open_folder(Some(folder))?;
-    let mut on_progress = |done, all| progress.set(done, all);
-    let engine = Engine::load_as(&opened, compute.clone(), precision, &mut on_progress).await;
-    progress.clear();
-    engine.with_context(|| format!("cannot load {}", folder.display())).or_usage()
 }
 
 fn report(args: &CompareArgs, images: Vec<Image>) -> Report {

@@ -9,7 +9,7 @@ use globe_engine::Engine;
 use globe_format::Folder;
 use globe_image::{DecodeLimits, Photo, decode};
 use globe_model::Precision;
-use globe_ops::open_device;
+use globe_ops::{Compute, open_device};
 
 use crate::args::ModelArgs;
 use crate::exit::{Fail, OrUsage};
@@ -54,8 +54,18 @@ pub fn open_folder(model: Option<&Path>) -> Result<Folder, Fail> {
 /// Loads a model onto the chosen device.
 pub async fn load_engine(folder: &Folder, model: &ModelArgs, quiet: bool) -> Result<Engine, Fail> {
     let compute = open_device(model.device).await.or_usage()?;
+    load_onto(folder, compute, model.reference, quiet).await
+}
+
+/// Loads a model onto a device that is open.
+pub async fn load_onto(
+    folder: &Folder,
+    compute: Compute,
+    reference: bool,
+    quiet: bool,
+) -> Result<Engine, Fail> {
     let progress = Progress::loading(quiet);
-    let precision = if model.reference { Precision::Reference } else { Precision::Stored };
+    let precision = if reference { Precision::Reference } else { Precision::Stored };
     let mut on_progress = |done, all| progress.set(done, all);
     let engine = Engine::load_as(folder, compute, precision, &mut on_progress).await;
     progress.clear();

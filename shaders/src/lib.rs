@@ -85,6 +85,7 @@ macro_rules! shared {
 }
 
 shared! {
+    "packed",
     "philox",
     "reduce",
     "rows_1",

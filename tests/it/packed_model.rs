@@ -96,15 +96,7 @@ fn a_step_is_few_dispatches_and_answers_do_not_depend_on_each_other() {
         let (prompt, tail) = (prepared.ids.len(), 20);
         let mut cache = model.cache(prompt, tail, samples.len());
         let logits = model.prefill(&prepared.ids, None, &[], &mut cache).unwrap();
-        let options = SampleOptions {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition: 1.0,
-            frequency: 0.0,
-            presence: 0.0,
-            seed: 3,
-        };
+        let options = SampleOptions { temperature: 1.0, seed: 3, ..SampleOptions::default() };
         let mut batch = Batch::start(&cache, &logits, samples, None, options, &[]).unwrap();
         while batch.drawn() < tail {
             batch.step(model, &cache).unwrap();
@@ -129,15 +121,7 @@ fn a_step_is_few_dispatches_and_answers_do_not_depend_on_each_other() {
             &globe_ops::zeros([1, 4], &gpu().device),
             &[0, 1],
             None,
-            SampleOptions {
-                temperature: 0.0,
-                top_k: 0,
-                top_p: 1.0,
-                repetition: 1.0,
-                frequency: 0.0,
-                presence: 0.0,
-                seed: 0
-            },
+            SampleOptions::default(),
             &[]
         )
         .is_err()

@@ -28,15 +28,7 @@ fn on_device(run: &Run) -> (Vec<i32>, Vec<f32>) {
     let samples = &run.samples;
     let start = BatchStart { prefix: 5, tail: run.steps, position: 5, samples, penalties };
     let state = BatchState::new(&start, device);
-    let options = SampleOptions {
-        temperature: run.sampling.temperature,
-        top_k: run.sampling.top_k,
-        top_p: run.sampling.top_p,
-        repetition: run.sampling.repetition_penalty,
-        frequency: run.sampling.frequency_penalty,
-        presence: run.sampling.presence_penalty,
-        seed: SEED,
-    };
+    let options = run.sampling.on_device(SEED);
     let (mut ids, mut logp) = (Vec::new(), Vec::new());
     for step in 0..run.steps {
         let logits = tensor_f32(logits(run, step), [samples.len(), run.vocab], device);
@@ -93,15 +85,7 @@ fn the_history_notes_every_token_until_a_row_is_finished() {
     let device = &gpu().device;
     let start = BatchStart { prefix: 4, tail: 3, position: 9, samples: &[0, 1], penalties: None };
     let state = BatchState::new(&start, device);
-    let greedy = SampleOptions {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        repetition: 1.0,
-        frequency: 0.0,
-        presence: 0.0,
-        seed: 0,
-    };
+    let greedy = SampleOptions::default();
     for winners in [[2, 1], [0, 2], [1, 1]] {
         let mut logits = vec![0.0; 6];
         for (row, winner) in winners.iter().enumerate() {

@@ -3,25 +3,14 @@
 use std::collections::VecDeque;
 
 use globe_model::{Batch, Drawn};
-use globe_ops::SampleOptions;
-use globe_text::Detokenizer;
 
-use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Session, StopReason};
+use crate::generate::Answer;
+use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Session};
 
 /// Steps between two looks at the tokens: enough to hide a look, few enough to stop soon.
 const STEPS_PER_LOOK: usize = 8;
 /// Looks under way at the same time, so that the device never waits for the host.
 const LOOKS_AHEAD: usize = 2;
-
-/// One answer in progress.
-struct Answer<'a> {
-    sample: u32,
-    detokenizer: Detokenizer<'a>,
-    ids: Vec<u32>,
-    logp: Vec<f32>,
-    text: String,
-    stop: Option<StopReason>,
-}
 
 impl Engine {
     /// Generates `answers` answers, numbered from `generation.sample` on, as many at once as the
@@ -98,23 +87,9 @@ impl Engine {
         answers.into_iter().map(|answer| answer.finish(on_event)).collect()
     }
 
-    fn answer(&self, sample: u32) -> Answer<'_> {
-        let detokenizer = self.tokenizer.detokenizer(true);
-        let (ids, logp, text) = (Vec::new(), Vec::new(), String::new());
-        Answer { sample, detokenizer, ids, logp, text, stop: None }
-    }
-
     fn start(&self, session: &Session, generation: &Generation, samples: &[u32]) -> Result<Batch> {
         let sampling = &generation.sampling;
-        let options = SampleOptions {
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            repetition: sampling.repetition_penalty,
-            frequency: sampling.frequency_penalty,
-            presence: sampling.presence_penalty,
-            seed: generation.seed,
-        };
+        let options = sampling.on_device(generation.seed);
         let prompt = sampling.has_penalties().then_some(&session.prompt[..]);
         let stop = if generation.ignore_stop { &[][..] } else { &self.stop.eos[..] };
         let (cache, logits) = (&session.cache, &session.logits);
@@ -139,30 +114,9 @@ impl Engine {
                 if !logp.is_finite() {
                     return Err(Error::NotFinite);
                 }
-                answer.ids.push(id);
-                answer.logp.push(logp);
-                if self.stop.contains(id) && !generation.ignore_stop {
-                    answer.stop = Some(StopReason::EndOfText);
-                    continue;
-                }
-                let text = answer.detokenizer.push(id)?;
-                answer.text += &text;
-                on_event(Event::Token { sample: answer.sample, id, text: &text });
-                if answer.ids.len() == generation.max_tokens {
-                    answer.stop = Some(StopReason::MaxTokens);
-                }
+                self.push(answer, id, logp, generation, on_event)?;
             }
         }
         Ok(())
-    }
-}
-
-impl Answer<'_> {
-    fn finish(mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Generated> {
-        let rest = self.detokenizer.finish()?;
-        self.text += &rest;
-        let stop = self.stop.unwrap_or(StopReason::MaxTokens);
-        on_event(Event::Ended { sample: self.sample, text: &rest, stop });
-        Ok(Generated { ids: self.ids, logp: self.logp, text: self.text, stop })
     }
 }

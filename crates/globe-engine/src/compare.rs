@@ -6,6 +6,7 @@ use globe_ops::{Tensor, read_f32};
 use globe_text::Prompt;
 use serde::Serialize;
 
+use crate::sampling::argmax;
 use crate::{Cancel, Engine, Error, Generation, Prepared, Result, Sampling};
 
 /// What is compared.
@@ -53,43 +54,43 @@ pub async fn compare(
     options: &CompareOptions,
     cancel: &Cancel,
 ) -> Result<Comparison> {
-    let answer = answer(a, photo, options, cancel).await?;
-    let (of_a, vocab) = forced(a, photo, options, &answer).await?;
-    let (of_b, vocab_b) = forced(b, photo, options, &answer).await?;
+    let seen_by_a = look(a, photo, options)?;
+    let answer = answer(a, &seen_by_a, options.max_tokens, cancel).await?;
+    let (of_a, vocab) = forced(a, seen_by_a, &answer).await?;
+    let (of_b, vocab_b) = forced(b, look(b, photo, options)?, &answer).await?;
     if vocab != vocab_b || of_a.logits.len() != of_b.logits.len() {
         return Err(Error::Differ { a: of_a.logits.len(), b: of_b.logits.len() });
     }
     Ok(distance(&of_a, &of_b, vocab))
 }
 
-async fn answer(
-    engine: &Engine,
-    photo: &Photo,
-    options: &CompareOptions,
-    cancel: &Cancel,
-) -> Result<Vec<u32>> {
+/// A prompt and the features of its photo, computed once.
+type Looked = (Prepared, Option<Tensor<2>>);
+
+fn look(engine: &Engine, photo: &Photo, options: &CompareOptions) -> Result<Looked> {
     let mut prepared = engine.prepare(&[photo], &options.prompt, options.max_pixels)?;
     let features = engine.encode(&mut prepared)?;
-    let mut session = engine.prefill(&prepared, features, options.max_tokens)?;
-    let generation = Generation {
-        sampling: Sampling::greedy(),
-        seed: 0,
-        sample: 0,
-        max_tokens: options.max_tokens,
-        ignore_stop: true,
-    };
+    Ok((prepared, features))
+}
+
+async fn answer(
+    engine: &Engine,
+    (prepared, features): &Looked,
+    max_tokens: usize,
+    cancel: &Cancel,
+) -> Result<Vec<u32>> {
+    let mut session = engine.prefill(prepared, features.clone(), max_tokens)?;
+    let sampling = Sampling::greedy();
+    let generation = Generation { sampling, seed: 0, sample: 0, max_tokens, ignore_stop: true };
     Ok(engine.generate(&mut session, &generation, cancel, &mut |_| {}).await?.ids)
 }
 
 /// What a model says at every token of `answer`.
 async fn forced(
     engine: &Engine,
-    photo: &Photo,
-    options: &CompareOptions,
+    (prepared, features): Looked,
     answer: &[u32],
 ) -> Result<(Seen, usize)> {
-    let mut prepared: Prepared = engine.prepare(&[photo], &options.prompt, options.max_pixels)?;
-    let features = engine.encode(&mut prepared)?;
     // The last token of the answer is only predicted, never read.
     let mut ids = prepared.ids.clone();
     ids.extend_from_slice(&answer[..answer.len().saturating_sub(1)]);
@@ -116,7 +117,7 @@ fn distance(a: &Seen, b: &Seen, vocab: usize) -> Comparison {
     let tokens = a.logits.len() / vocab;
     let (mut same, mut kl) = (0, 0.0);
     for (a, b) in a.logits.chunks(vocab).zip(b.logits.chunks(vocab)) {
-        same += usize::from(best(a) == best(b));
+        same += usize::from(argmax(a) == argmax(b));
         kl += divergence(a, b);
     }
     let largest = a.logits.iter().fold(0.0f32, |m, x| m.max(x.abs()));
@@ -128,10 +129,6 @@ fn distance(a: &Seen, b: &Seen, vocab: usize) -> Comparison {
         largest_logit_error: f64::from(error) / f64::from(largest.max(f32::MIN_POSITIVE)),
         layer_cosine: a.layers.iter().zip(&b.layers).map(|(a, b)| cosine(a, b)).collect(),
     }
-}
-
-fn best(logits: &[f32]) -> usize {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
 /// KL(softmax(a) || softmax(b)).

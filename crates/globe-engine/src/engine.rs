@@ -81,12 +81,12 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         // Small files first: a folder that cannot work fails before its weights are read.
-        Config::load(files).await?;
+        let config = Config::load(files).await?;
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let stop = StopTokens::load(files, &tokenizer).await?;
         let preprocessor = load_preprocessor(files).await?;
-        let model = Model::load(files, &compute, precision, progress).await?;
+        let model = Model::load(files, config, &compute, precision, progress).await?;
         let engine = Self { model, tokenizer, stop, compute, template, preprocessor };
         engine.check()?;
         Ok(engine)

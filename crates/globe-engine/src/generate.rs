@@ -1,6 +1,7 @@
 //! One answer, token by token.
 
 use globe_ops::{read_f32, tensor_i32};
+use globe_text::Detokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::finite;
@@ -101,39 +102,75 @@ impl Engine {
         cancel: &Cancel,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Generated> {
-        let Generation { sample, max_tokens, .. } = *generation;
         session.cache.truncate(session.prompt.len());
-        let mut detokenizer = self.tokenizer.detokenizer(true);
-        let (mut ids, mut logps, mut text) = (Vec::new(), Vec::new(), String::new());
+        let mut answer = self.answer(generation.sample);
         let mut logits = session.logits.clone();
-        let stop = loop {
-            if ids.len() == max_tokens {
-                break StopReason::MaxTokens;
-            }
+        while answer.stop.is_none() && answer.ids.len() < generation.max_tokens {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
             let mut values = finite(read_f32(logits).await?)?;
-            let (seed, position) = (generation.seed, ids.len() as u32);
-            let draw = Draw { seed, sample, position };
-            let (id, logp) = generation.sampling.choose(&mut values, &session.prompt, &ids, &draw);
-            ids.push(id);
-            logps.push(logp);
-            if self.stop.contains(id) && !generation.ignore_stop {
-                break StopReason::EndOfText;
-            }
-            let piece = detokenizer.push(id)?;
-            text += &piece;
-            on_event(Event::Token { sample, id, text: &piece });
-            if ids.len() == max_tokens {
-                break StopReason::MaxTokens; // nobody reads the logits after the last token
+            let (seed, sample) = (generation.seed, generation.sample);
+            let draw = Draw { seed, sample, position: answer.ids.len() as u32 };
+            let (sampling, prompt) = (&generation.sampling, &session.prompt);
+            let (id, logp) = sampling.choose(&mut values, prompt, &answer.ids, &draw);
+            self.push(&mut answer, id, logp, generation, on_event)?;
+            if answer.stop.is_some() {
+                break; // nobody reads the logits after the last token
             }
             let id = tensor_i32(vec![id as i32], [1], &self.compute.device);
             logits = self.model.step(id, &mut session.cache)?;
-        };
-        let rest = detokenizer.finish()?;
-        text += &rest;
-        on_event(Event::Ended { sample, text: &rest, stop });
-        Ok(Generated { ids, logp: logps, text, stop })
+        }
+        answer.finish(on_event)
+    }
+
+    pub(crate) fn answer(&self, sample: u32) -> Answer<'_> {
+        let detokenizer = self.tokenizer.detokenizer(true);
+        let (ids, logp, text) = (Vec::new(), Vec::new(), String::new());
+        Answer { sample, detokenizer, ids, logp, text, stop: None }
+    }
+
+    /// Adds a token to an answer and ends it where it must end.
+    pub(crate) fn push(
+        &self,
+        answer: &mut Answer,
+        id: u32,
+        logp: f32,
+        generation: &Generation,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        answer.ids.push(id);
+        answer.logp.push(logp);
+        if self.stop.contains(id) && !generation.ignore_stop {
+            answer.stop = Some(StopReason::EndOfText);
+            return Ok(());
+        }
+        let text = answer.detokenizer.push(id)?;
+        answer.text += &text;
+        on_event(Event::Token { sample: answer.sample, id, text: &text });
+        if answer.ids.len() == generation.max_tokens {
+            answer.stop = Some(StopReason::MaxTokens);
+        }
+        Ok(())
+    }
+}
+
+/// One answer in progress.
+pub(crate) struct Answer<'a> {
+    sample: u32,
+    detokenizer: Detokenizer<'a>,
+    ids: Vec<u32>,
+    logp: Vec<f32>,
+    text: String,
+    pub(crate) stop: Option<StopReason>,
+}
+
+impl Answer<'_> {
+    pub(crate) fn finish(mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Generated> {
+        let rest = self.detokenizer.finish()?;
+        self.text += &rest;
+        let stop = self.stop.unwrap_or(StopReason::MaxTokens);
+        on_event(Event::Ended { sample: self.sample, text: &rest, stop });
+        Ok(Generated { ids: self.ids, logp: self.logp, text: self.text, stop })
     }
 }

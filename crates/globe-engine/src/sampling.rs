@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use globe_ops::SampleOptions;
 use globe_rng::Draw;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,19 @@ impl Sampling {
         self.repetition_penalty != 1.0
             || self.frequency_penalty != 0.0
             || self.presence_penalty != 0.0
+    }
+
+    /// The same for the kernel `sample`.
+    pub fn on_device(&self, seed: u64) -> SampleOptions {
+        SampleOptions {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition: self.repetition_penalty,
+            frequency: self.frequency_penalty,
+            presence: self.presence_penalty,
+            seed,
+        }
     }
 
     /// The next token and the logarithm of its probability under penalties and temperature alone.
@@ -151,7 +165,8 @@ impl Sampling {
     }
 }
 
-fn argmax(logits: &[f32]) -> u32 {
+/// Place of the largest logit, the first of equals.
+pub(crate) fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, logit) in logits.iter().enumerate() {
         if *logit > logits[best] || logits[best].is_nan() {

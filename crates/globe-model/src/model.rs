@@ -73,18 +73,18 @@ pub struct StoredAs {
 }
 
 impl Model {
-    /// Reads `config.json` and the weight headers, checks that they fit together, and uploads
+    /// Reads the weight headers, checks that they fit the configuration of the folder, and uploads
     /// the weights tensor by tensor; `progress` gets tensors done and in all.
     ///
     /// # Errors
     /// [`Error`] naming the file, the field and what to do.
     pub async fn load<F: Files>(
         files: &F,
+        config: Config,
         compute: &Compute,
         precision: Precision,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let config = Config::load(files).await?;
         let store = open_checked(files, &config).await?;
         let model = Qwen2_5Vl::load(config, &store, compute, precision, progress).await?;
         Ok(Self::Qwen2_5Vl(model))

@@ -6,7 +6,7 @@ use globe_shaders::Kernel;
 
 use crate::advance::on_gpu;
 use crate::launch::{element_groups, launch, words};
-use crate::{Compute, Error, Result, zeros};
+use crate::{Compute, Result, zeros};
 
 /// Rounds of the multiplication kernel.
 const ROUNDS: u32 = 4096;
@@ -47,7 +47,7 @@ impl Work {
     /// Queues one run.
     ///
     /// # Errors
-    /// [`Error::Device`] on the CPU path.
+    /// [`crate::Error::Device`] on the CPU path.
     pub fn launch(&self) -> Result<()> {
         let primitive = |t: &Tensor<1>| on_gpu(t.clone().try_into_primitive::<CubeBackend>());
         let (x, y) = (primitive(&self.x)?, primitive(&self.y)?);
@@ -90,16 +90,5 @@ impl Compute {
         };
         let usage = tensor.client.memory_report(cubecl::MemoryScope::Device).usage();
         DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved }
-    }
-
-    /// Gives memory that no tensor holds back to the driver.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device was lost.
-    pub fn release_unused(&self) -> Result<()> {
-        let Ok(tensor) = self.nothing[0].clone().try_into_primitive::<CubeBackend>() else {
-            return Ok(());
-        };
-        tensor.client.memory_cleanup().map_err(|e| Error::Device { reason: e.to_string() })
     }
 }

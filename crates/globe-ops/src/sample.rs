@@ -29,6 +29,14 @@ pub struct SampleOptions {
     pub seed: u64,
 }
 
+impl Default for SampleOptions {
+    /// The most likely token, always.
+    fn default() -> Self {
+        let (temperature, top_k, top_p, repetition) = (0.0, 0, 1.0, 1.0);
+        Self { temperature, top_k, top_p, repetition, frequency: 0.0, presence: 0.0, seed: 0 }
+    }
+}
+
 /// Chooses `state.tokens` from `logits: [rows, vocab]`, which penalties and temperature change in
 /// place, and notes in `state.logp` how likely each was under them.
 ///
