@@ -34,6 +34,8 @@ macro_rules! kernels {
 }
 
 kernels! {
+    /// One step of AdamW.
+    Adamw => "adamw",
     /// Chosen tokens noted, every row of a batch moved on by one.
     Advance => "advance",
     /// Softmax attention over a key range per query, scores never stored.
@@ -52,10 +54,18 @@ kernels! {
     Gelu => "gelu",
     /// Matrix product with bias, tiled.
     Linear => "linear",
+    /// Gradient of a weight, added up.
+    LinearBackwardWeight => "linear_backward_weight",
     /// Matrix product with bias for few rows.
     LinearRow => "linear_row",
+    /// Log-probabilities of chosen tokens, with entropy.
+    LogpGather => "logp_gather",
+    /// Gradient of logits from that of log-probabilities.
+    LogpGatherBackward => "logp_gather_backward",
     /// Rows of a packed table by index.
     PackedGather => "packed_gather",
+    /// Gradient of the input of a product with a packed matrix.
+    PackedLinearBackward => "packed_linear_backward",
     /// Product with a packed matrix for few rows.
     PackedLinearFew => "packed_linear_few",
     /// Product with a packed matrix, a weight row per lane.
@@ -64,16 +74,26 @@ kernels! {
     PackedLinearTile => "packed_linear_tile",
     /// Root-mean-square norm.
     RmsNorm => "rms_norm",
+    /// Gradient of the root-mean-square norm by its input.
+    RmsNormBackward => "rms_norm_backward",
     /// Rotary position embedding.
     Rotary => "rotary",
     /// Queries, keys and values split, turned and written to their places.
     RotarySplit => "rotary_split",
+    /// Gradients of queries, keys and values put together, turned back.
+    RotarySplitBackward => "rotary_split_backward",
     /// The next token by penalties, temperature, top-k, top-p and one draw.
     Sample => "sample",
     /// Rows written into a larger buffer by index, in place.
     ScatterRows => "scatter_rows",
     /// silu(gate) * up.
     SiluMul => "silu_mul",
+    /// Sums of squares, slice by slice.
+    SumSquares => "sum_squares",
+    /// silu(gate) * up, columns interleaved.
+    Swiglu => "swiglu",
+    /// Gradient of silu(gate) * up, columns interleaved.
+    SwigluBackward => "swiglu_backward",
 }
 
 macro_rules! shared {

@@ -1,9 +1,9 @@
 //! Choosing and opening the device that tensors live on.
 
 use burn::tensor::wgpu::wgpu;
-use burn::tensor::{Device, DeviceKind, Tensor};
+use burn::tensor::{Device, DeviceKind, Int, Tensor};
 
-use crate::{Error, Result, tensor_f32};
+use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
 pub const TASKS_MAX: usize = 1024;
@@ -134,6 +134,7 @@ pub struct Compute {
     pub max_binding_bytes: u64,
     pub(crate) variant: Variant,
     pub(crate) nothing: [Tensor<1>; 3],
+    pub(crate) no_scales: Tensor<1, Int>,
     wgpu: Option<wgpu::Device>,
 }
 
@@ -142,9 +143,9 @@ impl Compute {
     #[cfg(feature = "flex")]
     pub fn cpu() -> Self {
         let (device, name) = (Device::flex(), "cpu (reference kernels)".into());
-        let nothing = nothing(&device);
+        let (nothing, no_scales) = (nothing(&device), no_scales(&device));
         let (max_binding_bytes, variant) = (u64::MAX, Variant::Teams);
-        Self { device, name, max_binding_bytes, variant, nothing, wgpu: None }
+        Self { device, name, max_binding_bytes, variant, nothing, no_scales, wgpu: None }
     }
 
     /// Whether tensors live on an adapter, which replays graphs and chooses tokens.
@@ -213,6 +214,7 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
     let adapter = describe(&setup.adapter);
     Ok(Compute {
         nothing: nothing(&device),
+        no_scales: no_scales(&device),
         device,
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
         variant: adapter.variant(),
@@ -225,6 +227,11 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
 fn nothing(device: &Device) -> [Tensor<1>; 3] {
     // Four floats: some bindings are arrays of vec4.
     std::array::from_fn(|_| tensor_f32(vec![0.0; 4], [4], device))
+}
+
+/// Stands for the scales of formats without.
+fn no_scales(device: &Device) -> Tensor<1, Int> {
+    tensor_i32(vec![0; 4], [4], device)
 }
 
 /// The browser hands out one adapter and does not say what it is.

@@ -1,8 +1,10 @@
 //! Matrices as the packed kernels read them.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::backend::wgpu::{CubeBackend, CubeTensor};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
 pub use globe_shaders::WeightFormat;
 
+use crate::advance::on_gpu;
 use crate::device::Variant;
 use crate::{Compute, Error, Result, flush};
 
@@ -75,6 +77,27 @@ impl PackedMatrix {
         self.parts.push(PackedPart { first, rows, words, scales });
         self.rows += rows;
         flush(&compute.device) // or many parts would wait on the host
+    }
+
+    /// The f32 matrix that lies in the first `cols` columns of `values: [rows, whole blocks]`, whose
+    /// buffer it shares: it follows changes in place.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `values` is not as wide as the blocks, [`Error::Device`] on the CPU path.
+    pub fn sharing(values: &Tensor<2>, cols: usize, compute: &Compute) -> Result<Self> {
+        let [rows, width] = values.dims();
+        let expected = cols.next_multiple_of(BLOCK);
+        crate::shapes::expect("sharing", "values", [rows, width], [rows, expected])?;
+        let buffer = on_gpu(values.clone().try_into_primitive::<CubeBackend>())?;
+        let CubeTensor { client, device, handle, .. } = buffer;
+        let shape = Shape::from([rows * width]);
+        let words = CubeTensor::new_contiguous(client, device, shape, handle, DType::I32);
+        let words = Tensor::<1, Int>::from_primitive::<CubeBackend>(words);
+        let scales = compute.no_scales.clone();
+        let mut matrix = Self::new(WeightFormat::F32, cols, compute);
+        matrix.parts.push(PackedPart { first: 0, rows, words, scales });
+        matrix.rows = rows;
+        Ok(matrix)
     }
 
     /// Bytes of the words of one row of `cols` weights.
