@@ -11,6 +11,7 @@ mod error;
 mod generate;
 mod locate;
 mod sampling;
+mod training;
 
 pub use cancel::Cancel;
 pub use compare::{CompareOptions, Comparison, compare};

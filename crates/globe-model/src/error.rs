@@ -83,6 +83,32 @@ pub enum Error {
         /// The adapter's limit.
         limit_bytes: u64,
     },
+    /// A module of an adapter has another size than in this model: it belongs to another base.
+    #[error(
+        "adapter: {module} is {got:?}, here it is {expected:?} (outputs, inputs); the adapter belongs to another base"
+    )]
+    Adapter {
+        /// Path of the module.
+        module: String,
+        /// Outputs and inputs in the model.
+        expected: [usize; 2],
+        /// Those found.
+        got: [usize; 2],
+    },
+    /// A module of an adapter is not one of those that can have it: it belongs to another base.
+    #[error(
+        "adapter: this model has no module {module} that takes an adapter; the adapter belongs to another base"
+    )]
+    NoModule {
+        /// Path of the module.
+        module: String,
+    },
+    /// This model cannot be trained as asked: the reason says what to change.
+    #[error("training: {reason}")]
+    Training {
+        /// What does not work and what to do.
+        reason: String,
+    },
     /// The weight files are damaged or of another model.
     #[error(transparent)]
     Format(#[from] globe_format::Error),

@@ -2,17 +2,20 @@
 
 use globe_format::Source;
 use globe_ops::{
-    Fused, Int, Tensor, gather_rows, linear, packed_gather, packed_linear, rms_norm, silu_mul,
-    zeros,
+    Fused, Int, Tensor, gather_rows, linear, packed_gather, packed_linear, packed_linear_backward,
+    rms_norm, rms_norm_backward, swiglu, zeros,
 };
 
 use crate::Result;
+use crate::lora::{Lora, LoraGradient, dense_backward};
 use crate::weights::{Matrix, Weights};
 
 /// `x weight^T + bias`, with what stands before and after it.
 pub(crate) struct Linear {
     weight: Matrix,
     bias: Option<Tensor<1>>,
+    /// The adapter, if there is one.
+    pub(crate) lora: Option<Lora>,
 }
 
 impl Linear {
@@ -21,12 +24,12 @@ impl Linear {
         let weight = w.matrix(&format!("{name}.weight")).await?;
         let bias = format!("{name}.bias");
         let bias = if w.has(&bias) { Some(w.vector(&bias).await?) } else { None };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, lora: None })
     }
 
     /// A head that shares the embedding table.
     pub(crate) fn tied(table: &Embedding) -> Self {
-        Self { weight: table.0.clone(), bias: None }
+        Self { weight: table.0.clone(), bias: None, lora: None }
     }
 
     /// Bytes of the weight on the device.
@@ -53,9 +56,46 @@ impl Linear {
     }
 
     fn apply(&self, x: Tensor<2>, fused: Fused) -> Result<Tensor<2>> {
+        if let Some(lora) = self.lora.as_ref().filter(|lora| lora.on) {
+            return self.apply_adapted(lora, x, fused);
+        }
         match &self.weight {
             Matrix::Packed(weight) => Ok(packed_linear(x, weight, self.bias.as_ref(), fused)?),
             Matrix::Dense(weight) => dense(x, weight, self.bias.as_ref(), fused),
+        }
+    }
+
+    /// The same with the adapter, which stands between the product and SwiGLU.
+    fn apply_adapted(&self, lora: &Lora, x: Tensor<2>, fused: Fused) -> Result<Tensor<2>> {
+        let x = match fused.norm {
+            Some((norm, eps)) => rms_norm(x, norm, eps)?,
+            None => x,
+        };
+        let residual = if fused.swiglu { None } else { fused.residual };
+        let plain = Fused { residual, ..Fused::default() };
+        let y = match &self.weight {
+            Matrix::Packed(weight) => packed_linear(x.clone(), weight, self.bias.as_ref(), plain)?,
+            Matrix::Dense(weight) => dense(x.clone(), weight, self.bias.as_ref(), plain)?,
+        };
+        let y = lora.forward_add(x, y)?;
+        if fused.swiglu { Ok(swiglu(y)?) } else { Ok(y) }
+    }
+
+    /// Gradient of the input from that of the output, `dx = dy weight` and what the adapter adds;
+    /// its own gradients are added to `sum`.
+    pub(crate) fn backward(
+        &self,
+        x: Tensor<2>,
+        dy: Tensor<2>,
+        sum: Option<&mut LoraGradient>,
+    ) -> Result<Tensor<2>> {
+        let dx = match &self.weight {
+            Matrix::Packed(weight) => packed_linear_backward(dy.clone(), weight, None)?,
+            Matrix::Dense(weight) => dense_backward(dy.clone(), weight, None)?,
+        };
+        match (self.lora.as_ref().filter(|lora| lora.on), sum) {
+            (Some(lora), Some(sum)) => lora.backward_add(x, dy, dx, sum),
+            _ => Ok(dx),
         }
     }
 }
@@ -71,15 +111,11 @@ fn dense(
         Some((norm, eps)) => rms_norm(x, norm, eps)?,
         None => x,
     };
-    let ([rows, _], [outputs, _]) = (x.dims(), weight.dims());
+    let [outputs, _] = weight.dims();
     let none = zeros([outputs], &x.device());
     let mut y = linear(x, weight, bias.unwrap_or(&none))?;
     if fused.swiglu {
-        let pairs = y.reshape([rows, outputs / 2, 2]);
-        let half = |i: usize| {
-            pairs.clone().slice([0..rows, 0..outputs / 2, i..i + 1]).reshape([rows, outputs / 2])
-        };
-        y = silu_mul(half(0), half(1))?;
+        y = swiglu(y)?;
     }
     Ok(match fused.residual {
         Some(residual) => y + residual,
@@ -121,6 +157,16 @@ impl RmsNorm {
         Ok(rms_norm(x, &self.weight, self.eps)?)
     }
 
+    /// Gradient of the input from that of the output, and `residual`.
+    pub(crate) fn backward(
+        &self,
+        x: Tensor<2>,
+        dy: Tensor<2>,
+        residual: Option<Tensor<2>>,
+    ) -> Result<Tensor<2>> {
+        Ok(rms_norm_backward(x, &self.weight, dy, self.eps, residual)?)
+    }
+
     fn parts(&self) -> (&Tensor<1>, f32) {
         (&self.weight, self.eps)
     }
@@ -128,8 +174,8 @@ impl RmsNorm {
 
 /// SwiGLU: down(silu(gate(x)) * up(x)). Rows of gate and up alternate in one matrix.
 pub(crate) struct Mlp {
-    gate_up: Linear,
-    down_proj: Linear,
+    pub(crate) gate_up: Linear,
+    pub(crate) down_proj: Linear,
 }
 
 impl Mlp {

@@ -4,9 +4,12 @@ use globe_format::packed::{Packed, TensorSpec, format_of_bits, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
 use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
 
-use crate::qwen2_5_vl::Trace;
+use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
-use crate::{Cache, Config, Error, Precision, Qwen2_5Vl, Result};
+use crate::{
+    Cache, Config, Error, LoraGradients, LoraModules, LoraParameters, LoraSet, LoraShape,
+    Precision, Qwen2_5Vl, Result,
+};
 
 /// Patch grid of one image: frames, rows and columns of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +253,91 @@ impl Model {
     pub fn step(&self, id: Tensor<1, Int>, cache: &mut Cache) -> Result<Tensor<2>> {
         match self {
             Self::Qwen2_5Vl(model) => model.step(id, cache),
+        }
+    }
+
+    /// Log-probabilities of given answers to one prompt; `keep` keeps what a backward pass needs.
+    ///
+    /// # Errors
+    /// [`Error`] if ids and images do not fit together, [`Error::Training`] for sequences that this
+    /// model cannot be trained on.
+    pub fn forward(
+        &self,
+        group: &AnswerGroup,
+        temperature: f32,
+        keep: bool,
+    ) -> Result<TrainingPass> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.forward(group, temperature, keep),
+        }
+    }
+
+    /// Adds gradients of the adapters to `sum`, from the derivative of the loss by every
+    /// log-probability.
+    ///
+    /// # Errors
+    /// [`Error::Training`] if the pass was not kept or `dlogp` has other lengths.
+    pub fn backward(
+        &self,
+        pass: TrainingPass,
+        dlogp: &[Vec<f32>],
+        sum: &mut LoraGradients,
+    ) -> Result<()> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.backward(pass, dlogp, sum),
+        }
+    }
+
+    /// Pairs for every module in `found`, not on the model yet.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] or [`Error::NoModule`] if the adapter belongs to another base.
+    pub fn lora_set(
+        &self,
+        shape: LoraShape,
+        found: &LoraModules,
+        compute: &Compute,
+    ) -> Result<LoraSet> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.lora_set(shape, found, compute),
+        }
+    }
+
+    /// Puts pairs onto the model and takes those that were there.
+    ///
+    /// # Errors
+    /// [`Error::Training`] for the pairs of another model.
+    pub fn swap_lora(&mut self, set: &mut LoraSet) -> Result<()> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.swap_lora(set),
+        }
+    }
+
+    /// Switches all adapters on or off.
+    pub fn switch_lora(&mut self, on: bool) {
+        match self {
+            Self::Qwen2_5Vl(model) => model.switch_lora(on),
+        }
+    }
+
+    /// Zero gradients of all adapters.
+    pub fn lora_gradients(&self) -> LoraGradients {
+        match self {
+            Self::Qwen2_5Vl(model) => model.lora_gradients(),
+        }
+    }
+
+    /// The adapters.
+    pub fn lora_parameters(&mut self) -> LoraParameters<'_> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.lora_parameters(),
+        }
+    }
+
+    /// Modules that can have an adapter, with outputs and inputs.
+    pub fn lora_modules(&self) -> Vec<(String, [usize; 2])> {
+        match self {
+            Self::Qwen2_5Vl(model) => Qwen2_5Vl::lora_modules(model.config()),
         }
     }
 

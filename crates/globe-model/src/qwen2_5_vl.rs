@@ -3,6 +3,8 @@
 //! Field names are checkpoint names. Checkpoints: Qwen2.5-VL-3B, 7B, 72B and their fine-tunes,
 //! GLOBE-Qwen2.5VL-7B among them.
 
+mod training;
+
 use globe_format::Source;
 use globe_ops::{
     BatchState, Compute, Device, Int, SampleOptions, StepAttention, Tensor, advance, attention,
@@ -18,6 +20,8 @@ use crate::{
     Cache, Config, Error, ImageGrid, Result, TextConfig, VisionConfig, VisionLayout,
     mrope_positions,
 };
+
+pub use training::{AnswerGroup, AnswerLogps, TrainingPass};
 
 /// Norms of the tower have no field in the configuration.
 const VISION_EPS: f32 = 1e-6;
