@@ -41,6 +41,8 @@ pub enum Command {
     Logits(LogitsArgs),
     Bench(BenchArgs),
     Compare(CompareArgs),
+    Train(TrainArgs),
+    Data(DataArgs),
     Completions(CompletionsArgs),
 }
 
@@ -126,6 +128,66 @@ pub struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Train an adapter of a model: by reward (grpo), by example (sft), or to judge (reward)
+///
+/// All settings are in one TOML file; `configs/` has examples in which every key is explained.
+/// Checkpoints go to `run.output`; a run that ends, however it ends, goes on with --resume.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  globe data check photos.parquet
+  globe train grpo --config configs/tiny.toml --dry-run
+  globe train grpo --config configs/tiny.toml
+  globe train grpo --config configs/tiny.toml --resume
+
+Ctrl-C stops after the current step, with a checkpoint; a second one stops at once."
+)]
+pub struct TrainArgs {
+    /// What is learnt
+    #[arg(value_enum)]
+    pub method: crate::train::Method,
+    /// The settings
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Go on from the newest checkpoint of `run.output`, or from that of a step
+    #[arg(long, value_name = "STEP", num_args = 0..=1)]
+    pub resume: Option<Option<u64>>,
+    /// Go on although settings that matter have changed
+    #[arg(long, requires = "resume")]
+    pub allow_changes: bool,
+    /// Print what the run does, the memory it takes and the least time a step takes
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+    /// Only errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Look at training data before training does
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+/// What can be done with training data.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Read every row and decode every photo, and list what training would stumble over
+    #[command(after_help = "\
+Exit codes: 0 if training would neither stop nor leave anything out, 4 otherwise, 2 if the data cannot be read")]
+    Check {
+        /// A .parquet, .jsonl or .csv file, or a folder of such files
+        path: PathBuf,
+        /// Folder that relative photo paths start at [default: the folder of the data]
+        #[arg(long, value_name = "DIR")]
+        images: Option<PathBuf>,
+    },
 }
 
 /// Locate photos: sample answers of a model and rank the places they name

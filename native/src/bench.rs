@@ -11,7 +11,7 @@ use globe_model::{Batch, Config, ImageGrid, Model};
 use globe_ops::{Compute, SampleOptions, open_device, read_f32};
 use serde::Serialize;
 
-use self::roof::Roof;
+pub use self::roof::Roof;
 pub use self::shape::Shape;
 use self::stats::Stats;
 use crate::args::BenchArgs;

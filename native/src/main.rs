@@ -5,6 +5,7 @@ mod bench;
 mod compare;
 mod console;
 mod convert;
+mod data;
 mod devices;
 mod exit;
 mod geocode;
@@ -16,6 +17,7 @@ mod logits;
 mod output;
 mod progress;
 mod sink;
+mod train;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Completions(args) => args::completions(&args),
     })
 }

@@ -95,6 +95,8 @@ impl Buffer {
         }
         let size = self.answers.len() / cuts.max(1);
         let start = self.steps_done % cuts.max(1) * size;
-        order[start..start + size].to_vec()
+        let mut batch = order[start..start + size].to_vec();
+        batch.sort_unstable(); // answers to one prompt side by side: it is then computed once
+        batch
     }
 }

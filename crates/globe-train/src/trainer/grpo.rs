@@ -97,6 +97,11 @@ impl<P: Policy> Trainer<P> {
         &mut self.policy
     }
 
+    /// The policy, once training is over.
+    pub fn into_policy(self) -> P {
+        self.policy
+    }
+
     /// The folder of checkpoints.
     pub fn store(&self) -> &Store {
         &self.store

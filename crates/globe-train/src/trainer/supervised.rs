@@ -107,6 +107,11 @@ impl<P: Policy> Supervised<P> {
         &self.state
     }
 
+    /// The policy, once training is over.
+    pub fn into_policy(self) -> P {
+        self.policy
+    }
+
     /// The folder of checkpoints.
     pub fn store(&self) -> &Store {
         &self.store

@@ -1,0 +1,179 @@
+//! One training step on random weights: log-probabilities, gradients, optimiser.
+
+use std::time::Instant;
+
+use globe_model::{AnswerGroup, LoraShape, Model};
+use globe_ops::{AdamStep, Compute, adamw, read_f32, zeros};
+use globe_policy::fresh;
+use globe_train::assemble::adapter_config;
+use globe_train::config::LoraSection;
+use serde::Serialize;
+
+use super::roof::Roof;
+use super::stats::Stats;
+use super::{prompt, sure, wait};
+use crate::args::BenchArgs;
+use crate::exit::{Fail, OrUsage};
+
+/// A step over one prompt with several answers.
+#[derive(Serialize)]
+pub struct TrainReport {
+    answers: usize,
+    tokens: usize,
+    adapter_parameters: usize,
+    /// Log-probabilities, keeping what the backward pass needs.
+    forward: Phase,
+    /// Gradients, each layer computed again.
+    backward: Phase,
+    /// AdamW over the adapter.
+    optimiser: Stats,
+    backward_to_forward: f64,
+    device_bytes_in_use: u64,
+}
+
+/// One pass over all tokens.
+#[derive(Serialize)]
+struct Phase {
+    seconds: Stats,
+    tokens_per_second: f64,
+    gigaflops_per_second: f64,
+    share_of_arithmetic: f64,
+}
+
+/// Measures with as many answers as the largest `--batch`.
+pub async fn train(
+    model: &mut Model,
+    compute: &Compute,
+    roof: &Roof,
+    args: &BenchArgs,
+) -> Result<TrainReport, Fail> {
+    let lora = LoraSection::default();
+    let config = adapter_config(&lora, "");
+    let modules = fresh(model, &config, &lora.targets, 0);
+    let shape = LoraShape { rank: lora.rank, scale: config.scaling() as f32 };
+    let mut set = model.lora_set(shape, &modules, compute).or_usage()?;
+    model.swap_lora(&mut set).or_usage()?;
+
+    let n_answers = args.batch.iter().copied().max().unwrap_or(1);
+    let ids = prompt(model, args.prompt, 0);
+    let answers: Vec<Vec<u32>> = (1..=n_answers).map(|i| prompt(model, args.tokens, i)).collect();
+    let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
+    let group = AnswerGroup { prompt: &ids, images: None, grids: &[], answers: &answers };
+    let dlogp: Vec<Vec<f32>> = answers.iter().map(|a| vec![1e-3; a.len()]).collect();
+
+    let shapes = model.lora_parameters().shapes();
+    let means = || shapes.iter().map(|shape| zeros(*shape, &compute.device)).collect::<Vec<_>>();
+    let (mean, mean_sq) = (means(), means());
+    let (mut forward, mut backward, mut optimiser) = (Vec::new(), Vec::new(), Vec::new());
+    let mut tokens = 0;
+    for i in 0..=args.repeats {
+        let start = Instant::now();
+        let pass = model.forward(&group, 1.0, true).or_usage()?;
+        let logps = pass.logps().await.or_usage()?;
+        sure(logps.iter().flat_map(|l| &l.logp).all(|x| x.is_finite()), "no log-probabilities")?;
+        tokens = pass.tokens();
+        let forward_s = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let mut sum = model.lora_gradients();
+        model.backward(pass, &dlogp, &mut sum).or_usage()?;
+        let gradients = sum.into_tensors();
+        wait(compute).await?;
+        let backward_s = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        step(model, gradients, &mean, &mean_sq)?;
+        wait(compute).await?;
+        if i > 0 {
+            forward.push(forward_s);
+            backward.push(backward_s);
+            optimiser.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let some = read_f32(mean[0].clone()).await?;
+    sure(some.iter().all(|x| x.is_finite()), "the gradients are no numbers")?;
+    let (forward, backward) = (Stats::new(forward), Stats::new(backward));
+    let text = &model.config().text;
+    let head = text.vocab_size * text.hidden_size;
+    let body: usize = model.lora_modules().iter().map(|(_, [out, inputs])| out * inputs).sum();
+    let targets: usize = answers.iter().map(|a| a.len()).sum();
+    // A product forwards; the same again and its gradient backwards.
+    let once = 2.0 * (body as f64 * tokens as f64 + head as f64 * targets as f64);
+    let phase = |seconds: Stats, flops: f64| {
+        let gigaflops_per_second = flops / seconds.median / 1e9;
+        Phase {
+            tokens_per_second: tokens as f64 / seconds.median,
+            gigaflops_per_second,
+            share_of_arithmetic: gigaflops_per_second / roof.gigaflops_per_second,
+            seconds,
+        }
+    };
+    Ok(TrainReport {
+        answers: n_answers,
+        tokens,
+        adapter_parameters: modules.values().map(|m| m.a.len() + m.b.len()).sum(),
+        backward_to_forward: backward.median / forward.median,
+        forward: phase(forward, once),
+        backward: phase(backward, 2.0 * once),
+        optimiser: Stats::new(optimiser),
+        device_bytes_in_use: compute.memory().in_use,
+    })
+}
+
+/// AdamW over all parameters.
+fn step(
+    model: &mut Model,
+    gradients: Vec<globe_ops::Tensor<2>>,
+    mean: &[globe_ops::Tensor<2>],
+    mean_sq: &[globe_ops::Tensor<2>],
+) -> Result<(), Fail> {
+    let step = AdamStep {
+        lr: 1e-6,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        correction1: 0.1,
+        correction2: 0.05,
+        gradient_scale: 1.0,
+    };
+    let mut parameters = model.lora_parameters();
+    let update = |i: usize, parameter: globe_ops::Tensor<2>| {
+        let [rows, cols] = parameter.dims();
+        let flat = |t: globe_ops::Tensor<2>| t.reshape([rows * cols]);
+        let (m, v) = (flat(mean[i].clone()), flat(mean_sq[i].clone()));
+        let (parameter, ..) = adamw(flat(parameter), flat(gradients[i].clone()), m, v, &step)?;
+        Ok::<_, globe_ops::Error>(parameter.reshape([rows, cols]))
+    };
+    Ok(parameters.update(update)?)
+}
+
+impl TrainReport {
+    /// Lines for people.
+    pub fn text(&self) -> String {
+        let line = |name: &str, phase: &Phase| {
+            format!(
+                "{name} {:8.1} tokens/s ({:.1} ms ± {:.1}, {:.1} GFLOP/s, {:.0} % of the arithmetic roof)\n",
+                phase.tokens_per_second,
+                phase.seconds.median * 1e3,
+                phase.seconds.spread * 1e3,
+                phase.gigaflops_per_second,
+                phase.share_of_arithmetic * 100.0,
+            )
+        };
+        format!(
+            "train    {} answers behind one prompt, {} tokens, adapter of {:.2} million parameters\n\
+             {}{}\
+             adamw    {:8.1} ms ± {:.1}; backward {:.2} times forward; {:.0} MiB in use on the device\n",
+            self.answers,
+            self.tokens,
+            self.adapter_parameters as f64 / 1e6,
+            line("forward ", &self.forward),
+            line("backward", &self.backward),
+            self.optimiser.median * 1e3,
+            self.optimiser.spread * 1e3,
+            self.backward_to_forward,
+            self.device_bytes_in_use as f64 / (1u64 << 20) as f64,
+        )
+    }
+}

@@ -1,0 +1,174 @@
+//! `globe train`.
+
+mod parts;
+mod plan;
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, anyhow};
+use clap::ValueEnum;
+use globe_policy::ModelPolicy;
+use globe_train::assemble::{stream, watchers};
+use globe_train::checkpoint::{Loaded, RealDisk, Store};
+use globe_train::config::Config;
+use globe_train::data::Part;
+use globe_train::trainer::{Ending, Supervised, Task, Trainer};
+use globe_train::watch::{Lines, TerminalUi, Watchers};
+
+use crate::args::TrainArgs;
+use crate::console::say;
+use crate::exit::{Exit, Fail, OrUsage};
+
+/// Folder of the finished adapter, in `run.output`.
+const ADAPTER: &str = "adapter";
+
+/// What is learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Sample answers, score them, make the better ones likelier (GLOBE's method)
+    Grpo,
+    /// Imitate the `response` of every row
+    Sft,
+    /// Learn to judge from the yes/no `label` of every row, for the locatability reward
+    Reward,
+}
+
+/// Trains, or says what training would take.
+pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
+    let config = Config::open(&args.config).or_usage()?;
+    if args.dry_run {
+        return plan::run(args.method, &config);
+    }
+    let checkpoint = checkpoint(args, &config)?;
+    let stop = on_signals()?;
+    let mut parts = parts::load(&config, args.quiet)?;
+    let mut watch = watchers(&config);
+    watch = match config.watch.terminal && stderr().is_terminal() && !args.quiet {
+        true => watch.with(TerminalUi::start(stop.clone())?),
+        false if args.quiet => watch,
+        false => watch.with(Lines::new(stderr())),
+    };
+    let (ending, mut policy) = match args.method {
+        Method::Grpo => {
+            let data = stream(&config, Part::Train).or_usage()?;
+            let rewards = parts.rewards(&config, &data)?;
+            let mut trainer = Trainer::new(config.clone(), parts.policy, data, rewards)
+                .with_commit(format!("globe {}", env!("CARGO_PKG_VERSION")));
+            if let Some(loaded) = &checkpoint {
+                trainer.resume(loaded, args.allow_changes).or_usage()?;
+            }
+            let ending = explained(trainer.run(&mut watch, &stop), args)?;
+            (ending, trainer.into_policy())
+        }
+        Method::Sft => {
+            supervised(args, &config, Task::Imitate, parts.policy, &checkpoint, &mut watch, &stop)?
+        }
+        Method::Reward => {
+            supervised(args, &config, Task::Judge, parts.policy, &checkpoint, &mut watch, &stop)?
+        }
+    };
+    drop(watch); // gives the terminal back before anything is printed
+    finish(&mut policy, &config, ending, args)
+}
+
+/// Training with known answers.
+fn supervised(
+    args: &TrainArgs,
+    config: &Config,
+    task: Task,
+    policy: ModelPolicy,
+    checkpoint: &Option<Loaded>,
+    watch: &mut Watchers,
+    stop: &AtomicBool,
+) -> Result<(Ending, ModelPolicy), Fail> {
+    let train = stream(config, Part::Train).or_usage()?;
+    let eval = match config.data.eval_fraction > 0.0 {
+        true => Some(stream(config, Part::Eval).or_usage()?),
+        false => None,
+    };
+    let mut run = Supervised::new(config.clone(), task, policy, train, eval);
+    if let Some(loaded) = checkpoint {
+        run.resume(loaded, args.allow_changes).or_usage()?;
+    }
+    let ending = explained(run.run(watch, stop), args)?;
+    Ok((ending, run.into_policy()))
+}
+
+/// An error with the command that goes on from the checkpoint it left behind.
+fn explained(result: globe_train::Result<Ending>, args: &TrainArgs) -> Result<Ending, Fail> {
+    result.map_err(|error| match error {
+        globe_train::Error::Interrupted { .. } => {
+            let again = again(args);
+            anyhow!(error).context(format!("training stopped; go on with `{again}`")).into()
+        }
+        other => other.into(),
+    })
+}
+
+/// The command that goes on.
+fn again(args: &TrainArgs) -> String {
+    let method = args.method.to_possible_value().map(|v| v.get_name().to_owned());
+    let (method, config) = (method.unwrap_or_default(), args.config.display());
+    format!("globe train {method} --config {config} --resume")
+}
+
+/// Writes the adapter and says what to do with it.
+fn finish(
+    policy: &mut ModelPolicy,
+    config: &Config,
+    ending: Ending,
+    args: &TrainArgs,
+) -> Result<Exit, Fail> {
+    if ending == Ending::Stopped {
+        say(format_args!("stopped; go on with `{}`", again(args)));
+        return Ok(Exit::Interrupted);
+    }
+    let folder = Path::new(&config.run.output).join(ADAPTER);
+    policy.adapter()?.save(&mut RealDisk, &folder)?;
+    let (folder, base) = (folder.display(), &config.model.path);
+    say(format_args!(
+        "adapter written to {folder}\nuse it: globe convert --from {base} --adapter {folder} --out MODEL"
+    ));
+    Ok(Exit::Success)
+}
+
+/// The checkpoint to go on from. Without `--resume`, there must be none to overwrite.
+fn checkpoint(args: &TrainArgs, config: &Config) -> Result<Option<Loaded>, Fail> {
+    let root = PathBuf::from(&config.run.output).join("checkpoints");
+    let store = Store::new(root, config.checkpoint.keep);
+    let steps = store.steps()?;
+    match (&args.resume, steps.last()) {
+        (None, None) => Ok(None),
+        (None, Some(step)) => {
+            let output = &config.run.output;
+            Err(Fail::usage(anyhow!(
+                "{output} holds a run up to step {step}: pass --resume to go on, or another run.output"
+            )))
+        }
+        (Some(None), Some(_)) => Ok(store.newest().or_usage()?),
+        (Some(None), None) => Err(Fail::usage(anyhow!(
+            "nothing to resume: {} has no checkpoint",
+            store.root().display()
+        ))),
+        (Some(Some(step)), _) => Ok(Some(store.load(*step).or_usage()?)),
+    }
+}
+
+/// The first signal ends training after the current step, with a checkpoint; the second at once.
+fn on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(Exit::Interrupted as i32);
+        }
+        say(format_args!(
+            "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+        ));
+    };
+    ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
+    Ok(stop)
+}
