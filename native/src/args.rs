@@ -14,6 +14,7 @@ use globe_text::Prompt;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::input::read_text;
+use crate::memory::MemoryArgs;
 
 /// Find out where a photo may have been taken, on this machine and without a network.
 #[derive(Debug, Parser)]
@@ -80,6 +81,8 @@ pub struct CompareArgs {
     /// Hold the first model in f32 and compute it with the plain kernels
     #[arg(long)]
     pub reference: bool,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -125,6 +128,8 @@ pub struct BenchArgs {
     /// What computes
     #[arg(long, default_value = "auto", value_parser = device_parser())]
     pub device: DeviceChoice,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -222,9 +227,9 @@ pub struct LocateArgs {
     /// Answers to sample per image
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: u32,
-    /// Most answers to sample at once; fewer take less memory
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch: u32,
+    /// Answers to sample at once; an error if memory does not suffice [default: what fits, up to 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Option<u32>,
     /// Most places to show per image
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub top_k: usize,
@@ -298,6 +303,8 @@ pub struct ModelArgs {
     /// Hold weights in f32 and compute with the plain kernels, to check the fast ones
     #[arg(long)]
     pub reference: bool,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// How tokens are chosen.
@@ -379,18 +386,30 @@ pub enum GeocodeFormat {
     Json,
 }
 
-/// Check a model folder and say what it holds, without loading its weights
+/// Check a model folder and say what it holds and what memory it needs, without loading its weights
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   globe inspect MODEL_DIR
   globe inspect MODEL_DIR --json
+  globe inspect MODEL_DIR --batch 16 --max-pixels 1000000 --memory-mb 8192
 
 Exit codes: 0 the folder can be used, 2 it cannot; each problem is a line on standard error.")]
 pub struct InspectArgs {
     /// Folder that holds config.json and the weights
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// Answers at once that memory is planned for
+    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
+    pub batch: usize,
+    /// Tokens per answer that memory is planned for
+    #[arg(long, value_name = "N", default_value = "512", value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Pixels of the photo that memory is planned for [default: the limit of the model]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_pixels: Option<usize>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Write JSON
     #[arg(long)]
     pub json: bool,

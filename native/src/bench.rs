@@ -7,7 +7,7 @@ mod stats;
 use std::time::Instant;
 
 use anyhow::Context;
-use globe_model::{Batch, Config, ImageGrid, Model};
+use globe_model::{Batch, Config, ImageGrid, Model, WeightPlan, Workload};
 use globe_ops::{Compute, SampleOptions, open_device, read_f32};
 use serde::Serialize;
 
@@ -93,6 +93,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         );
         return Err(fail).or_usage();
     }
+    let budget = args.memory.on(&compute)?.bytes;
     let progress = Progress::loading(args.json);
     let start = Instant::now();
     let mut on_progress = |done, all| progress.set(done, all);
@@ -101,12 +102,16 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
             let folder = open_folder(Some(folder))?;
             let precision = globe_model::Precision::Stored;
             let config = Config::load(&folder).await.or_usage()?;
+            let weights = WeightPlan::of_folder(&folder, &config, false).await.or_usage()?;
+            check(&weights, &config, budget, args).or_usage()?;
             let model = Model::load(&folder, config, &compute, precision, &mut on_progress).await;
             (model.or_usage()?, folder.path().display().to_string(), None)
         }
         None => {
             let config = args.shape.config();
             let (bits, vision_bits) = (args.bits, args.bits.max(8));
+            let weights = WeightPlan::random(&config, bits, vision_bits).or_usage()?;
+            check(&weights, &config, budget, args).or_usage()?;
             let model = Model::random(config, bits, vision_bits, &compute, &mut on_progress).await;
             (model.or_usage()?, format!("{} (random weights)", args.shape.name()), Some(bits))
         }
@@ -143,11 +148,33 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     })
 }
 
+/// Errors if what is to be measured does not fit.
+fn check(
+    weights: &WeightPlan,
+    config: &Config,
+    budget: Option<u64>,
+    args: &BenchArgs,
+) -> globe_model::Result<()> {
+    let work = Workload {
+        patches: grid(config, args.image).patches(),
+        prompt: args.prompt,
+        answers: args.batch.iter().copied().max().unwrap_or(1),
+        max_tokens: args.tokens,
+        penalties: false,
+    };
+    weights.plan(config, &work).check(budget.unwrap_or(u64::MAX))
+}
+
+/// Patches of a square image.
+fn grid(config: &Config, side: usize) -> ImageGrid {
+    let cfg = &config.vision;
+    let patches = side.div_ceil(cfg.patch_size * cfg.spatial_merge_size) * cfg.spatial_merge_size;
+    ImageGrid([1, patches, patches])
+}
+
 async fn image(model: &Model, side: usize, repeats: usize) -> Result<ImageReport, Fail> {
     let cfg = &model.config().vision;
-    let unit = cfg.patch_size * cfg.spatial_merge_size;
-    let patches_per_side = side.div_ceil(unit).max(1) * cfg.spatial_merge_size;
-    let grid = ImageGrid([1, patches_per_side, patches_per_side]);
+    let grid = grid(model.config(), side);
     let values = grid.patches() * cfg.patch_values();
     let mut times = Vec::new();
     for i in 0..=repeats {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use globe_engine::{Cancel, CompareOptions, Comparison, compare};
+use globe_engine::{Cancel, CompareOptions, Comparison, Demand, LoadOptions, compare};
+use globe_model::Precision;
 use globe_ops::open_device;
 use globe_text::Prompt;
 use serde::Serialize;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::args::CompareArgs;
 use crate::console::{print, printable};
 use crate::exit::{Exit, Fail, OrUsage};
-use crate::input::{load_onto, open_folder, read_photo};
+use crate::input::{largest_photo, load_onto, open_folder, read_photo};
 use crate::progress::Progress;
 
 /// Endings of the files that are taken from a folder.
@@ -70,12 +71,20 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail> {
     let compute = open_device(args.device).await.or_usage()?;
-    let load = async |folder: &Path, reference| {
-        load_onto(&open_folder(Some(folder))?, compute.clone(), reference, args.json).await
-    };
-    let (a, b) = (load(&args.a, args.reference).await?, load(&args.b, false).await?);
     let (max_tokens, max_pixels) = (args.tokens, args.max_pixels);
     let options = CompareOptions { prompt: Prompt::reason(), max_tokens, max_pixels };
+    let budget = args.memory.on(&compute)?.bytes;
+    let load = async |folder: &Path, reference, taken: u64| {
+        let precision = if reference { Precision::Reference } else { Precision::Stored };
+        let photo = largest_photo(images);
+        let budget = budget.map(|bytes| bytes.saturating_sub(taken));
+        let demand = Demand { photo, max_pixels, max_tokens, ..Demand::default() };
+        let options = LoadOptions { precision, budget, demand };
+        load_onto(&open_folder(Some(folder))?, compute.clone(), &options, args.json).await
+    };
+    let a = load(&args.a, args.reference, 0).await?;
+    // The second model has what the first leaves.
+    let b = load(&args.b, false, a.model().weights().total()).await?;
     let progress = Progress::images(images.len(), args.json);
     let mut compared = Vec::with_capacity(images.len());
     for path in images {

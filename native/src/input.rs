@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use globe_engine::Engine;
+use globe_engine::{Demand, Engine, LoadOptions};
 use globe_format::Folder;
-use globe_image::{DecodeLimits, Photo, decode};
+use globe_image::{DecodeLimits, Photo, decode, upright_size};
 use globe_model::Precision;
 use globe_ops::{Compute, open_device};
 
@@ -51,23 +51,39 @@ pub fn open_folder(model: Option<&Path>) -> Result<Folder, Fail> {
     Folder::open(path.with_context(missing).or_usage()?).or_usage()
 }
 
-/// Loads a model onto the chosen device.
-pub async fn load_engine(folder: &Folder, model: &ModelArgs, quiet: bool) -> Result<Engine, Fail> {
+/// Height and width of the photo with the most pixels; files that are no photos are passed over.
+pub fn largest_photo(paths: &[PathBuf]) -> Option<[usize; 2]> {
+    let size = |path: &PathBuf| {
+        let mut bytes = Vec::new();
+        File::open(path).ok()?.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut bytes).ok()?;
+        upright_size(&bytes, &DecodeLimits::default()).ok()
+    };
+    paths.iter().filter_map(size).max_by_key(|[height, width]| height * width)
+}
+
+/// Loads a model onto the chosen device if what will be asked of it fits into the budget.
+pub async fn load_engine(
+    folder: &Folder,
+    model: &ModelArgs,
+    demand: Demand,
+    quiet: bool,
+) -> Result<Engine, Fail> {
     let compute = open_device(model.device).await.or_usage()?;
-    load_onto(folder, compute, model.reference, quiet).await
+    let precision = if model.reference { Precision::Reference } else { Precision::Stored };
+    let budget = model.memory.on(&compute)?.bytes;
+    load_onto(folder, compute, &LoadOptions { precision, budget, demand }, quiet).await
 }
 
 /// Loads a model onto a device that is open.
 pub async fn load_onto(
     folder: &Folder,
     compute: Compute,
-    reference: bool,
+    options: &LoadOptions,
     quiet: bool,
 ) -> Result<Engine, Fail> {
     let progress = Progress::loading(quiet);
-    let precision = if reference { Precision::Reference } else { Precision::Stored };
     let mut on_progress = |done, all| progress.set(done, all);
-    let engine = Engine::load_as(folder, compute, precision, &mut on_progress).await;
+    let engine = Engine::load_with(folder, compute, options, &mut on_progress).await;
     progress.clear();
     engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
 }

@@ -1,14 +1,17 @@
 //! `globe inspect`.
 
 use anyhow::Context;
+use globe_engine::{Demand, plan};
 use globe_format::Folder;
-use globe_model::{Model, Summary};
+
+use globe_model::{MemoryPlan, Model, Summary};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer};
 use serde::Serialize;
 
 use crate::args::InspectArgs;
 use crate::console::{print, say};
 use crate::exit::{Exit, Fail, OrUsage, chain};
+use crate::memory::Budget;
 
 /// Tokens for which the cache is stated.
 const CACHE_TOKENS: u64 = 1000;
@@ -23,11 +26,25 @@ struct Report {
     dtypes: Vec<Stored>,
     device_weight_bytes: u64,
     cache_bytes_per_1000_tokens: u64,
+    memory: Memory,
     text: TextSizes,
     vision: VisionSizes,
     tie_word_embeddings: bool,
     chat_template: &'static str,
     prompt_sha256: String,
+}
+
+/// Memory needed for what `--batch`, `--max-tokens` and `--max-pixels` name, and what there is.
+#[derive(Serialize)]
+struct Memory {
+    batch: usize,
+    max_tokens: usize,
+    device_bytes: u64,
+    #[serde(flatten)]
+    plan: MemoryPlan,
+    budget_bytes: Option<u64>,
+    budget_source: &'static str,
+    fits: Option<bool>,
 }
 
 /// What one number format takes.
@@ -68,7 +85,8 @@ struct VisionSizes {
 /// Checks a folder and prints what it holds.
 pub fn run(args: &InspectArgs) -> Result<Exit, Fail> {
     let folder = Folder::open(&args.folder).or_usage()?;
-    let (report, problems) = pollster::block_on(inspect(&folder));
+    let budget = pollster::block_on(args.memory.on_default_device())?;
+    let (report, problems) = pollster::block_on(inspect(&folder, args, budget));
     for problem in &problems {
         say(format_args!("error: {}", chain(problem)));
     }
@@ -84,7 +102,11 @@ pub fn run(args: &InspectArgs) -> Result<Exit, Fail> {
 }
 
 /// All problems at once: each costs its reader a download.
-async fn inspect(folder: &Folder) -> (Option<Report>, Vec<anyhow::Error>) {
+async fn inspect(
+    folder: &Folder,
+    args: &InspectArgs,
+    budget: Budget,
+) -> (Option<Report>, Vec<anyhow::Error>) {
     let mut problems = Vec::new();
     let summary = keep(Model::inspect(folder).await, &mut problems);
     let template = keep(ChatTemplate::load(folder).await, &mut problems);
@@ -94,8 +116,27 @@ async fn inspect(folder: &Folder) -> (Option<Report>, Vec<anyhow::Error>) {
             keep(tokenizer.check_vocab(summary.config.text.vocab_size), &mut problems);
         }
     }
-    let report = summary.zip(template).map(|(summary, t)| report(&summary, t.source()));
-    (report, problems)
+    let Some((summary, template)) = summary.zip(template).filter(|_| problems.is_empty()) else {
+        return (None, problems);
+    };
+    let (answers, max_tokens, max_pixels) = (args.batch, args.max_tokens, args.max_pixels);
+    let demand = Demand { answers, max_tokens, max_pixels, ..Demand::default() };
+    let plan = keep(plan(folder, false, &demand).await, &mut problems);
+    let memory = plan.map(|plan| memory(plan, &demand, budget));
+    (memory.map(|memory| report(&summary, template.source(), memory)), problems)
+}
+
+fn memory(plan: MemoryPlan, demand: &Demand, budget: Budget) -> Memory {
+    let device_bytes = plan.device_bytes();
+    Memory {
+        batch: demand.answers,
+        max_tokens: demand.max_tokens,
+        device_bytes,
+        plan,
+        budget_bytes: budget.bytes,
+        budget_source: budget.source,
+        fits: budget.bytes.map(|bytes| device_bytes <= bytes),
+    }
 }
 
 fn keep<T, E: Into<anyhow::Error>>(
@@ -105,7 +146,7 @@ fn keep<T, E: Into<anyhow::Error>>(
     result.map_err(|error| problems.push(error.into())).ok()
 }
 
-fn report(summary: &Summary, template: TemplateSource) -> Report {
+fn report(summary: &Summary, template: TemplateSource, memory: Memory) -> Report {
     let (text, vision) = (&summary.config.text, &summary.config.vision);
     let dtypes = summary.formats.iter().map(|stored| Stored {
         dtype: stored.format,
@@ -121,6 +162,7 @@ fn report(summary: &Summary, template: TemplateSource) -> Report {
         dtypes: dtypes.collect(),
         device_weight_bytes: summary.device_bytes,
         cache_bytes_per_1000_tokens: CACHE_TOKENS * summary.cache_bytes_per_token,
+        memory,
         text: TextSizes {
             num_hidden_layers: text.num_hidden_layers,
             hidden_size: text.hidden_size,
@@ -159,6 +201,8 @@ fn text(report: &Report) -> String {
         ("stored", stored.collect::<Vec<_>>().join(", ")),
         ("on the device", bytes(report.device_weight_bytes) + " of weights"),
         ("cache", bytes(report.cache_bytes_per_1000_tokens) + " per 1000 tokens"),
+        ("needs", needs(&report.memory)),
+        ("budget", budget(&report.memory)),
         (
             "language model",
             format!(
@@ -190,6 +234,27 @@ fn text(report: &Report) -> String {
         ("prompt sha256", report.prompt_sha256.clone()),
     ];
     rows.iter().map(|(name, value)| format!("{name:14}  {value}\n")).collect()
+}
+
+/// What must be held at once, by part.
+fn needs(memory: &Memory) -> String {
+    let Memory { batch, max_tokens, device_bytes, plan, .. } = memory;
+    let answers =
+        if *batch == 1 { "one answer".into() } else { format!("{batch} answers at once") };
+    format!(
+        "{} on the device for {answers} of {max_tokens} tokens to the largest photo ({plan}), {} on the host to load",
+        bytes(*device_bytes),
+        bytes(plan.host_load),
+    )
+}
+
+fn budget(memory: &Memory) -> String {
+    let fits = match memory.fits {
+        Some(true) => "enough",
+        Some(false) => "too little",
+        None => return format!("{}; --memory-mb sets it", memory.budget_source),
+    };
+    format!("{}, {fits} ({})", bytes(memory.budget_bytes.unwrap_or(0)), memory.budget_source)
 }
 
 /// A size for reading.

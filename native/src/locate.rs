@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use globe_engine::{Engine, Error, Event, LocateOptions, LocateResult, locate};
+use globe_engine::{Demand, Engine, Error, Event, LocateOptions, LocateResult, locate};
 use globe_geo::Gazetteer;
 
 use crate::args::{Format, LocateArgs};
 use crate::console::printable;
 use crate::exit::{Exit, Fail, OrUsage, chain};
-use crate::input::{load_engine, open_folder, read_photo};
+use crate::input::{largest_photo, load_engine, open_folder, read_photo};
 use crate::interrupt::Interrupt;
 use crate::output::{Formatter, Record, Status, formatter, seconds};
 use crate::progress::{Answers, Progress};
@@ -27,7 +27,7 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
     // An output that cannot be written is better known before the work than after it.
     let sink = Sink::open(args.out.as_deref(), interrupt).or_usage()?;
     let gazetteer = Gazetteer::full()?;
-    let engine = load_engine(&folder, &args.model, args.quiet).await?;
+    let engine = load_engine(&folder, &args.model, demand(args, &options), args.quiet).await?;
     let progress = Progress::images(args.images.len(), args.quiet);
     let architecture = engine.model().architecture();
     progress.note(&format!("{architecture} on {}", engine.adapter()));
@@ -45,6 +45,20 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
         results.sink.finish()?;
     }
     end.map(|end| end.unwrap_or_else(|| exit_of(&statuses)))
+}
+
+/// What must fit at least: without `--batch`, answers are cut into batches as small as one.
+fn demand(args: &LocateArgs, options: &LocateOptions) -> Demand {
+    let photo = largest_photo(&args.images);
+    Demand {
+        prompt: options.prompt.clone(),
+        photo,
+        photos: usize::from(photo.is_some()), // an image that cannot be read is reported later
+        max_pixels: options.max_pixels,
+        answers: options.batch.map_or(1, |_| options.at_once() as usize),
+        max_tokens: options.max_tokens,
+        penalties: options.sampling.has_penalties(),
+    }
 }
 
 fn exit_of(statuses: &[Status]) -> Exit {

@@ -1,7 +1,7 @@
 //! `globe logits`.
 
 use anyhow::Context;
-use globe_engine::{Cancel, Engine, Generation, Sampling, Session};
+use globe_engine::{Cancel, Demand, Engine, Generation, Sampling, Session};
 use globe_image::Photo;
 use globe_model::ImageGrid;
 use globe_text::Prompt;
@@ -51,7 +51,15 @@ pub fn run(args: &LogitsArgs) -> Result<Exit, Fail> {
         .map(|path| read_photo(path).with_context(|| format!("cannot read {}", path.display())));
     let photos = photos.collect::<anyhow::Result<Vec<Photo>>>().or_usage()?;
     let document = pollster::block_on(async {
-        let engine = load_engine(&folder, &args.model, args.json).await?;
+        let largest = photos.iter().map(|photo| [photo.height, photo.width]);
+        let demand = Demand {
+            prompt: Prompt { system: args.system.clone(), user: args.prompt.clone() },
+            photo: largest.max_by_key(|[height, width]| height * width),
+            photos: photos.len(),
+            max_tokens: args.tokens,
+            ..Demand::default()
+        };
+        let engine = load_engine(&folder, &args.model, demand, args.json).await?;
         let logits = compute(&engine, &photos, args).await?;
         match args.json {
             true => Ok(serde_json::to_string(&logits)? + "\n"),

@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod locate;
 mod logits;
+mod memory;
 mod output;
 mod progress;
 mod sink;

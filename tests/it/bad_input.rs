@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use globe_engine::{Engine, Error};
+use globe_engine::{Engine, Error, LoadOptions};
 use globe_format::{Dtype, MemoryFiles, OutTensor, write_safetensors};
 use globe_ops::{Compute, DeviceChoice, open_device};
 use globe_tests::{Golden, golden_root, oracle};
@@ -167,6 +167,51 @@ fn a_tensor_that_cannot_be_bound_is_named() {
         panic!("a tensor larger than a buffer was accepted");
     };
     assert_names(&error.to_string(), &["visual", "4096"]);
+}
+
+/// The refusal of a budget of 1 MiB.
+fn over_budget(files: BTreeMap<String, Vec<u8>>) -> globe_model::MemoryPlan {
+    let files = MemoryFiles::from(files);
+    let options = LoadOptions { budget: Some(1 << 20), ..LoadOptions::default() };
+    let (compute, mut quiet) = (globe_tests::gpu().clone(), |_, _| {});
+    let load = Engine::load_with(&files, compute, &options, &mut quiet);
+    match pollster::block_on(load) {
+        Err(Error::Model(globe_model::Error::OverBudget { plan, budget })) => {
+            assert_eq!(budget, 1 << 20);
+            *plan
+        }
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("it was loaded"),
+    }
+}
+
+#[test]
+fn a_model_larger_than_memory_is_refused_before_its_weights_are_read() {
+    for (name, shard) in
+        [("untied", "model.safetensors"), ("window112", "model-00002-of-00003.safetensors")]
+    {
+        let whole = over_budget(files(name));
+        assert!(whole.device_bytes() > 1 << 20 && whole.weights > 0, "{name}: {whole}");
+        for damage in [None, Some(vec![0x5a; 99])] {
+            let mut files = files(name);
+            files.remove(shard);
+            files.extend(damage.map(|bytes| (shard.to_owned(), bytes)));
+            // config.json names the format that the headers would.
+            assert_eq!(over_budget(files), whole, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_model_larger_than_memory_needs_no_shard() {
+    let folder = crate::convert::converted("untied", "--bits 4 --quiet");
+    let names = crate::cli::names(folder.path());
+    let read = |name: &String| (name.clone(), std::fs::read(folder.path().join(name)).unwrap());
+    let whole: BTreeMap<_, _> = names.iter().map(read).collect();
+    let mut files = whole.clone();
+    files.retain(|name, _| name.contains('.') && !name.ends_with(".bin"));
+    assert!(files.len() < whole.len(), "no shard among {names:?}");
+    assert_eq!(over_budget(files), over_budget(whole));
 }
 
 #[test]

@@ -288,6 +288,59 @@ fn damaged_weights_are_refused() {
 }
 
 #[test]
+fn a_budget_too_small_is_named_before_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names(&golden_root().join("window56")) {
+        if name != "model.safetensors" {
+            fs::copy(golden_root().join("window56").join(&name), folder.path().join(&name))
+                .unwrap();
+        }
+    }
+    let model = folder.path().display();
+    for line in [
+        format!("locate images/photo.jpg --model {model} --memory-mb 1"),
+        format!("logits --prompt x --model {model} --memory-mb 1"),
+        format!("bench --model {model} --memory-mb 1"),
+        format!("compare {model} {model} --images images --memory-mb 1"),
+    ] {
+        let run = globe(&line).expect(2);
+        assert!(run.stderr.contains("the budget is 1.0 MiB (weights 0.5 MiB, "), "{}", run.stderr);
+    }
+    let mut locate = command(format!("locate images/photo.jpg --model {model}").split(' '));
+    locate.env("GLOBE_MEMORY_MB", "1");
+    assert!(run(locate).expect(2).stderr.contains("the budget is 1.0 MiB"));
+    let shape = globe("bench --shape 7b --memory-mb 500").expect(2).stderr;
+    assert!(shape.contains("the budget is 500.0 MiB"), "{shape}");
+    globe("inspect window56 --memory-mb 0").expect(2);
+    let unknown = command("inspect window56".split(' ')).env("GLOBE_MEMORY_MB", "much").output();
+    assert_eq!(unknown.unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn answers_beyond_the_plan_are_cut_or_refused() {
+    // One answer fits into 20 MiB, 64 at once take 33.
+    let line = "locate images/photo.jpg --model window56 --max-tokens 300 --samples 64 \
+                --memory-mb 20 --format json --quiet";
+    let forced = globe(&format!("{line} --batch 64")).expect(2).stderr;
+    assert!(forced.contains("the budget is 20.0 MiB") && forced.contains("--batch"), "{forced}");
+
+    let line = "locate images/photo.jpg --model window56 --max-tokens 2 --samples 11 --format json";
+    let answers = |line: &str| {
+        let run = globe(line);
+        // Two random tokens may name a place.
+        assert!(matches!(run.code, Some(0 | 3)), "{}", run.stderr);
+        run.json()
+    };
+    let (cut, alone) = (answers(line), answers(&format!("{line} --batch 1")));
+    assert_eq!(
+        (&cut[0]["timings"]["at_once"], &alone[0]["timings"]["at_once"]),
+        (&8.into(), &1.into())
+    );
+    assert_eq!(cut[0]["answers"], alone[0]["answers"]);
+    assert_eq!(cut[0]["answers"].as_array().unwrap().len(), 11);
+}
+
+#[test]
 fn logits_have_their_shape_and_devices_agree() {
     let logits = |images: &str, device: &str| {
         let line = format!("logits --model window56 {images} --tokens 12 --device {device} --json");
@@ -351,6 +404,13 @@ fn folders_and_devices_are_described() {
     assert_eq!(json["text"]["vocab_size"], 405);
     assert_eq!(json["chat_template"], "tokenizer_config.json");
     assert!(globe("inspect window56").expect(0).stdout.contains("per 1000 tokens"));
+    let small = globe("inspect window56 --memory-mb 8 --json").expect(0).json();
+    let memory = &small["memory"];
+    assert_eq!((&memory["budget_bytes"], &memory["fits"]), (&(8 << 20).into(), &false.into()));
+    assert_eq!(memory["weights"], small["device_weight_bytes"]);
+    assert!(
+        globe("inspect window56 --memory-mb 64").expect(0).stdout.contains("64.00 MiB, enough")
+    );
 
     let json = globe("devices --json").expect(0).json();
     let auto = &json["auto"];

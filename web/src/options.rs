@@ -54,7 +54,7 @@ pub(crate) fn locate(json: &str) -> Result<(LocateOptions, Precision), Failure> 
         sampling: options.sampling,
         samples: options.samples,
         // A page shows one answer after the other; more at once would arrive in turns.
-        batch: 1,
+        batch: Some(1),
         top_k: options.top_k,
         seed: options.seed,
         max_tokens: options.max_tokens,

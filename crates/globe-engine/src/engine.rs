@@ -6,16 +6,41 @@ use globe_model::{Cache, Config, ImageGrid, Model, Precision};
 use globe_ops::{Compute, Tensor, read_f32};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
 
-use crate::{Error, Result};
+use crate::memory::plan_with;
+use crate::{Error, LoadOptions, Result};
 
 /// Model, tokenizer, template and preprocessing of one folder.
 pub struct Engine {
     pub(crate) model: Model,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) reader: Reader,
     pub(crate) stop: StopTokens,
     pub(crate) compute: Compute,
-    template: ChatTemplate,
-    preprocessor: PreprocessorConfig,
+    /// Bytes of device memory that may be used, if that is known.
+    pub(crate) budget: Option<u64>,
+}
+
+/// What turns photos and prompts into patches and ids.
+pub(crate) struct Reader {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: ChatTemplate,
+    pub(crate) preprocessor: PreprocessorConfig,
+}
+
+impl Reader {
+    /// Ids of a prompt, one per merged patch where a photo stands.
+    pub(crate) fn ids(
+        &self,
+        prompt: &Prompt,
+        grids: &[ImageGrid],
+        config: &Config,
+    ) -> Result<Vec<u32>> {
+        let merge = config.vision.spatial_merge_size;
+        let tokens = |grid: &ImageGrid| Ok(grid.merged(merge)?.iter().product());
+        let per_image = grids.iter().map(tokens).collect::<Result<Vec<usize>>>()?;
+        let text = self.template.render(&prompt.messages(grids.len()))?;
+        let ids = self.tokenizer.encode(&text)?;
+        Ok(expand_images(&ids, config.image_token_id, &per_image)?)
+    }
 }
 
 /// A prompt as the model reads it.
@@ -67,7 +92,7 @@ impl Engine {
         compute: Compute,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        Self::load_as(files, compute, Precision::Stored, progress).await
+        Self::load_with(files, compute, &LoadOptions::default(), progress).await
     }
 
     /// The same with weights held as `precision` says.
@@ -80,14 +105,34 @@ impl Engine {
         precision: Precision,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
+        let options = LoadOptions { precision, ..LoadOptions::default() };
+        Self::load_with(files, compute, &options, progress).await
+    }
+
+    /// The same within a budget of memory.
+    ///
+    /// # Errors
+    /// As [`Engine::load`]; [`globe_model::Error::OverBudget`] before a weight is read.
+    pub async fn load_with<F: Files>(
+        files: &F,
+        compute: Compute,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
         // Small files first: a folder that cannot work fails before its weights are read.
         let config = Config::load(files).await?;
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let stop = StopTokens::load(files, &tokenizer).await?;
         let preprocessor = load_preprocessor(files).await?;
-        let model = Model::load(files, config, &compute, precision, progress).await?;
-        let engine = Self { model, tokenizer, stop, compute, template, preprocessor };
+        let reader = Reader { tokenizer, template, preprocessor };
+        let LoadOptions { precision, budget, demand } = options;
+        if let Some(budget) = *budget {
+            let dense = *precision == Precision::Reference || !compute.is_gpu();
+            plan_with(files, &config, &reader, dense, demand).await?.check(budget)?;
+        }
+        let model = Model::load(files, config, &compute, *precision, progress).await?;
+        let engine = Self { model, reader, stop, compute, budget: *budget };
         engine.check()?;
         Ok(engine)
     }
@@ -95,10 +140,11 @@ impl Engine {
     /// Errors if the files of the folder contradict each other.
     fn check(&self) -> Result<()> {
         let config = self.model.config();
-        self.tokenizer.check_vocab(config.text.vocab_size)?;
-        let (got, vision) = (&self.preprocessor, &config.vision);
+        let Reader { tokenizer, preprocessor: got, .. } = &self.reader;
+        tokenizer.check_vocab(config.text.vocab_size)?;
+        let vision = &config.vision;
         // A folder may call its placeholder otherwise; then the id of the configuration counts.
-        let image_pad = self.tokenizer.id("<|image_pad|>").unwrap_or(config.image_token_id);
+        let image_pad = tokenizer.id("<|image_pad|>").unwrap_or(config.image_token_id);
         let (tokens, images) = ("tokenizer.json", "preprocessor_config.json");
         for (file, field, got, expected) in [
             (tokens, "<|image_pad|>", image_pad as usize, config.image_token_id as usize),
@@ -125,12 +171,12 @@ impl Engine {
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.reader.tokenizer
     }
 
     /// Which file the chat template came from.
     pub fn template_source(&self) -> TemplateSource {
-        self.template.source()
+        self.reader.template.source()
     }
 
     /// Photos and prompt to patches and ids. `max_pixels` replaces the limit of the model folder.
@@ -146,19 +192,17 @@ impl Engine {
         let mut pixel_values = Vec::new();
         let mut grids = Vec::with_capacity(photos.len());
         for photo in photos {
-            let patches = preprocess(photo, &self.preprocessor, max_pixels)?;
+            let patches = preprocess(photo, &self.reader.preprocessor, max_pixels)?;
             grids.push(ImageGrid(patches.grid_thw));
             match pixel_values.is_empty() {
                 true => pixel_values = patches.pixel_values,
                 false => pixel_values.extend_from_slice(&patches.pixel_values),
             }
         }
-        let per_image = grids.iter().map(|grid| self.model.image_tokens(*grid));
-        let per_image = per_image.collect::<std::result::Result<Vec<_>, _>>()?;
-        let text = self.template.render(&prompt.messages(photos.len()))?;
-        let ids = self.tokenizer.encode(&text)?;
-        let ids = expand_images(&ids, self.model.config().image_token_id, &per_image)?;
-        Ok(Prepared { ids, grids, pixel_values, n_image_tokens: per_image.iter().sum() })
+        let config = self.model.config();
+        let ids = self.reader.ids(prompt, &grids, config)?;
+        let n_image_tokens = ids.iter().filter(|id| **id == config.image_token_id).count();
+        Ok(Prepared { ids, grids, pixel_values, n_image_tokens })
     }
 
     /// Features of the images of a prompt: `[image tokens, hidden_size]`, or `None` without images.
@@ -210,7 +254,7 @@ impl Engine {
     }
 }
 
-async fn load_preprocessor<F: Files>(files: &F) -> Result<PreprocessorConfig> {
+pub(crate) async fn load_preprocessor<F: Files>(files: &F) -> Result<PreprocessorConfig> {
     for name in ["processor_config.json", "preprocessor_config.json"] {
         let Some(json) = read_file(files, name).await? else { continue };
         // Older folders keep only text settings in the first of the two.

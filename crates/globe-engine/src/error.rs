@@ -51,6 +51,22 @@ pub enum Error {
         /// The value of the model.
         expected: usize,
     },
+    /// More answers at once were asked for than there is memory for: ask for fewer, or let them be
+    /// cut into batches.
+    #[error(
+        "{wanted} answers at once need {need} bytes of device memory, {fits} fit{}; lower --batch, or leave it out to have answers cut into batches",
+        budget.map_or_else(String::new, |bytes| format!(" into the budget of {bytes}"))
+    )]
+    BatchBeyondPlan {
+        /// Answers asked for.
+        wanted: u32,
+        /// Answers that fit.
+        fits: u32,
+        /// Bytes that all of them need.
+        need: u64,
+        /// Bytes that may be used, unless the adapter's largest buffer is what limits them.
+        budget: Option<u64>,
+    },
     /// The logits are not numbers: the weights are damaged, or the device miscalculates.
     #[error(
         "the model returned logits that are not finite; verify the weights, or try --device cpu"

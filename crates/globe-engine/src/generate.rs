@@ -125,7 +125,7 @@ impl Engine {
     }
 
     pub(crate) fn answer(&self, sample: u32) -> Answer<'_> {
-        let detokenizer = self.tokenizer.detokenizer(true);
+        let detokenizer = self.reader.tokenizer.detokenizer(true);
         let (ids, logp, text) = (Vec::new(), Vec::new(), String::new());
         Answer { sample, detokenizer, ids, logp, text, stop: None }
     }

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod generate;
 mod locate;
+mod memory;
 mod sampling;
 mod training;
 
@@ -20,4 +21,5 @@ pub use error::{Error, Result};
 pub use generate::{Event, Generated, Generation, StopReason};
 pub use globe_rng::{Draw, philox};
 pub use locate::{ExifGps, LocateOptions, LocateResult, SampleResult, Timings, locate};
+pub use memory::{DEFAULT_BATCH, Demand, LoadOptions, plan};
 pub use sampling::Sampling;

@@ -8,7 +8,10 @@ use globe_text::Prompt;
 use serde::Serialize;
 use web_time::Instant;
 
-use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Sampling, StopReason};
+use crate::{
+    Cancel, DEFAULT_BATCH, Engine, Error, Event, Generated, Generation, Result, Sampling,
+    StopReason,
+};
 
 /// Version of [`LocateResult`]; it grows when a field changes its meaning.
 const SCHEMA: u32 = 1;
@@ -22,8 +25,9 @@ pub struct LocateOptions {
     pub sampling: Sampling,
     /// Answers to sample.
     pub samples: u32,
-    /// Most answers to sample at once; fewer take less memory.
-    pub batch: u32,
+    /// Answers to sample at once; an error if they do not fit. `None` samples as many at once as
+    /// fit, at most [`DEFAULT_BATCH`].
+    pub batch: Option<u32>,
     /// Most candidates to return.
     pub top_k: usize,
     /// Names the run.
@@ -42,7 +46,7 @@ impl Default for LocateOptions {
             prompt: Prompt::reason(),
             sampling: Sampling::default(),
             samples: 8,
-            batch: 8,
+            batch: None,
             top_k: 5,
             seed: 0,
             max_tokens: 512,
@@ -59,10 +63,15 @@ impl LocateOptions {
             _ => Ok(()),
         };
         positive("samples", self.samples as usize)?;
-        positive("batch", self.batch as usize)?;
+        positive("batch", self.batch.map_or(1, |n| n as usize))?;
         positive("top_k", self.top_k)?;
         positive("max_tokens", self.max_tokens)?;
         self.sampling.check()
+    }
+
+    /// Answers to sample at once, if there is room.
+    pub fn at_once(&self) -> u32 {
+        self.samples.min(self.batch.unwrap_or(DEFAULT_BATCH))
     }
 }
 
@@ -145,6 +154,8 @@ pub struct Timings {
     pub image_tokens: usize,
     /// Tokens of all answers.
     pub answer_tokens: usize,
+    /// Most answers that were sampled at once.
+    pub at_once: u32,
     /// Resizing, patches, tokens.
     pub prepare_ms: f64,
     /// Vision tower and prompt.
@@ -178,12 +189,16 @@ pub async fn locate(
     let mut timings = Timings { prompt_tokens, image_tokens, ..Timings::default() };
     timings.prepare_ms = ms_since(start);
 
+    // A device error costs the whole run, a plan that does not fit only this photo.
+    let (penalties, forced) = (options.sampling.has_penalties(), options.batch.is_some());
+    let (max_tokens, wanted) = (options.max_tokens, options.at_once());
+    timings.at_once = engine.answers_at_once(&prepared, max_tokens, penalties, wanted, forced)?;
     let start = Instant::now();
     stop_if(cancel)?;
     let features = engine.encode(&mut prepared)?;
     stop_if(cancel)?;
-    let rows = options.samples.min(options.batch) as usize;
-    let mut session = engine.prefill_for(&prepared, features, options.max_tokens, rows)?;
+    let mut session =
+        engine.prefill_for(&prepared, features, max_tokens, timings.at_once as usize)?;
     session.logits().await?; // waits for the device, and refuses broken numbers early
     on_event(Event::Prefilled);
     timings.prefill_ms = ms_since(start);

@@ -115,6 +115,28 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Photo> {
     })
 }
 
+/// Height and width in pixels that [`decode`] would give, read from the headers alone.
+///
+/// # Errors
+/// Wrong or damaged files, as far as their headers show it.
+pub fn upright_size(bytes: &[u8], limits: &DecodeLimits) -> Result<[usize; 2]> {
+    let format = container::sniff(bytes)?;
+    let scan = container::scan(format, bytes);
+    let source = Source { format, scan: &scan, limits, size_bytes: bytes.len() };
+    let reader = Cursor::new(bytes);
+    let (width, height) = match format {
+        Format::Jpeg => Jpeg::open(bytes).map(|jpeg| jpeg.size().into()),
+        Format::Png => source.size(PngDecoder::with_limits(reader, source.decoder_limits())),
+        Format::WebP => source.size(WebPDecoder::new(reader)),
+        Format::Gif => source.size(GifDecoder::new(reader)),
+    }?;
+    source.check_declared(width, height, 0)?;
+    let (width, height) = (width as usize, height as usize);
+    // Orientations from 5 on lie on their side.
+    let turned = exif::read(scan.exif).orientation >= 5;
+    Ok(if turned { [width, height] } else { [height, width] })
+}
+
 /// What the checks and error messages of one file need.
 struct Source<'a> {
     format: Format,
@@ -140,6 +162,13 @@ impl Source<'_> {
         }
         decoder.set_limits(self.decoder_limits()).map_err(|error| self.explain(error))?;
         DynamicImage::from_decoder(decoder).map_err(|error| self.explain(error))
+    }
+
+    fn size<D: ImageDecoder>(
+        &self,
+        decoder: std::result::Result<D, ImageError>,
+    ) -> Result<(u32, u32)> {
+        Ok(decoder.map_err(|error| self.explain(error))?.dimensions())
     }
 
     fn read_jpeg(&self, bytes: &[u8]) -> Result<DynamicImage> {

@@ -20,7 +20,7 @@ mod smart_resize;
 
 pub use config::PreprocessorConfig;
 pub use container::Format;
-pub use decode::{DecodeLimits, Photo, decode};
+pub use decode::{DecodeLimits, Photo, decode, upright_size};
 pub use error::{Error, Result};
 pub use exif::Gps;
 pub use patches::{Patches, preprocess};

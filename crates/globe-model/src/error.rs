@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use crate::MemoryPlan;
+
 /// Why a model cannot be loaded or cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -45,6 +47,21 @@ pub enum Error {
         /// Answers that fit.
         fits: usize,
     },
+    /// The model and what is asked of it take more memory than there is: ask for less, or use fewer bits.
+    #[error(
+        "{need} of device memory are needed, the budget is {limit} ({plan}); lower --max-tokens, --batch or --max-pixels, convert to fewer bits, or raise --memory-mb",
+        need = crate::plan::mib(plan.device_bytes()),
+        limit = crate::plan::mib(*budget)
+    )]
+    OverBudget {
+        /// What is needed.
+        plan: Box<MemoryPlan>,
+        /// Bytes that may be used.
+        budget: u64,
+    },
+    /// A photo after the tower's memory was given back: load the model again.
+    #[error("the vision tower was released; load the model again to read another photo")]
+    VisionReleased,
     /// A token id lies outside the vocabulary: tokenizer and weights belong to different models.
     #[error(
         "token id {id} is outside the vocabulary of {vocab_size}; tokenizer.json belongs to another model"

@@ -1,6 +1,6 @@
 //! What the engine sees of any architecture.
 
-use globe_format::packed::{Packed, TensorSpec, format_of_bits, is_packed};
+use globe_format::packed::{Packed, TensorSpec, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
 use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
 
@@ -8,7 +8,7 @@ use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
 use crate::{
     Cache, Config, Error, LoraGradients, LoraModules, LoraParameters, LoraSet, LoraShape,
-    Precision, Qwen2_5Vl, Result,
+    Precision, Qwen2_5Vl, Result, WeightPlan,
 };
 
 /// Patch grid of one image: frames, rows and columns of patches.
@@ -105,12 +105,7 @@ impl Model {
         compute: &Compute,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let format = |bits: u32| {
-            let reason = format!("{bits} bits per weight; use 4, 8, 16 or 32");
-            format_of_bits(bits).ok_or(Error::Config { field: "bits".into(), reason })
-        };
-        let noise = Noise { text: format(bits)?, vision: format(vision_bits)? };
-        let store = Store::<&[u8]>::Random(noise);
+        let store = Store::<&[u8]>::Random(Noise::new(bits, vision_bits)?);
         let precision = Precision::Stored;
         let model = Qwen2_5Vl::load(config, &store, compute, precision, progress).await?;
         Ok(Self::Qwen2_5Vl(model))
@@ -177,6 +172,21 @@ impl Model {
         }
     }
 
+    /// Bytes of its weights on the device.
+    pub fn weights(&self) -> WeightPlan {
+        match self {
+            Self::Qwen2_5Vl(model) => model.weights(),
+        }
+    }
+
+    /// Gives up the vision tower; its memory is free once the device is idle. Features that were
+    /// computed before can still be used.
+    pub fn release_vision(&mut self) {
+        match self {
+            Self::Qwen2_5Vl(model) => model.release_vision(),
+        }
+    }
+
     /// Tokens that an image of this grid takes in the prompt.
     ///
     /// # Errors
@@ -204,7 +214,8 @@ impl Model {
     /// `pixel_values`: the patches of all images, one after the other.
     ///
     /// # Errors
-    /// [`Error::Grid`], or [`Error::Ops`] if the patches do not fit the grids or the device fails.
+    /// [`Error::Grid`], [`Error::VisionReleased`], or [`Error::Ops`] if the patches do not fit the
+    /// grids or the device fails.
     pub fn encode_images(&self, pixel_values: Vec<f32>, grids: &[ImageGrid]) -> Result<Tensor<2>> {
         match self {
             Self::Qwen2_5Vl(model) => model.encode_images(pixel_values, grids, &mut |_, _| {}),
@@ -364,7 +375,10 @@ async fn open_checked<F: Files>(files: &F, config: &Config) -> Result<Store<F::S
     Ok(Store::Checkpoint(open_checkpoint(files, config).await?))
 }
 
-async fn open_checkpoint<F: Files>(files: &F, config: &Config) -> Result<Checkpoint<F::Source>> {
+pub(crate) async fn open_checkpoint<F: Files>(
+    files: &F,
+    config: &Config,
+) -> Result<Checkpoint<F::Source>> {
     let checkpoint = Checkpoint::open(files).await?.rename(Qwen2_5Vl::canonical_name)?;
     let ignored = |name: &str| Qwen2_5Vl::is_ignored(config, name);
     checkpoint.check_names(&Qwen2_5Vl::tensor_shapes(config), ignored)?;

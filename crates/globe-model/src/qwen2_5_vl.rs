@@ -17,7 +17,7 @@ use crate::layers::{Embedding, Linear, Mlp, RmsNorm};
 use crate::rope::rotary_table;
 use crate::weights::{Precision, Store, Weights};
 use crate::{
-    Cache, Config, Error, ImageGrid, Result, TextConfig, VisionConfig, VisionLayout,
+    Cache, Config, Error, ImageGrid, Result, TextConfig, VisionConfig, VisionLayout, WeightPlan,
     mrope_positions,
 };
 
@@ -48,7 +48,8 @@ pub struct Qwen2_5Vl {
     device: Device,
     can_batch: bool,
     heads: Heads,
-    visual: VisionTower,
+    weights: WeightPlan,
+    visual: Option<VisionTower>,
     model: TextModel,
     lm_head: Linear,
 }
@@ -82,7 +83,8 @@ impl Qwen2_5Vl {
         // The step kernels read heads four values at a time.
         let can_batch = w.is_packed() && heads.head_dim.is_multiple_of(4);
         let device = compute.device.clone();
-        Ok(Self { config, device, can_batch, heads, visual, model, lm_head })
+        let (weights, visual) = (w.plan(), Some(visual));
+        Ok(Self { config, device, can_batch, heads, weights, visual, model, lm_head })
     }
 
     /// The configuration.
@@ -131,6 +133,17 @@ impl Qwen2_5Vl {
         layers + self.lm_head.size_bytes()
     }
 
+    /// Bytes of the weights on the device.
+    pub(crate) fn weights(&self) -> WeightPlan {
+        self.weights
+    }
+
+    /// Drops the vision tower.
+    pub(crate) fn release_vision(&mut self) {
+        self.visual = None;
+        self.weights.vision = 0;
+    }
+
     /// Whether [`crate::Batch`] can draw answers of this model.
     pub(crate) fn can_batch(&self) -> bool {
         self.can_batch
@@ -139,7 +152,7 @@ impl Qwen2_5Vl {
     /// Features of the images: `[merged tokens, hidden]`.
     ///
     /// # Errors
-    /// [`Error::Grid`], or [`Error::Ops`] if the patches do not fit the grids.
+    /// [`Error::Grid`], [`Error::VisionReleased`], or [`Error::Ops`] if the patches do not fit the grids.
     pub fn encode_images(
         &self,
         pixel_values: Vec<f32>,
@@ -147,6 +160,7 @@ impl Qwen2_5Vl {
         trace: &mut Trace,
     ) -> Result<Tensor<2>> {
         let cfg = &self.config.vision;
+        let visual = self.visual.as_ref().ok_or(Error::VisionReleased)?;
         let layout = VisionLayout::new(grids, cfg)?;
         let (patches, values) = (layout.patch_order.len(), cfg.patch_values());
         if pixel_values.len() != patches * values {
@@ -160,7 +174,7 @@ impl Qwen2_5Vl {
             return Err(error.into());
         }
         let x = tensor_f32(pixel_values, [patches, values], &self.device);
-        self.visual.forward(x, layout, cfg, trace)
+        visual.forward(x, layout, cfg, trace)
     }
 
     /// Reads a prompt into an empty cache; logits after each of its last `n` tokens,

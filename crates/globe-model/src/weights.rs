@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec};
+use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
 use globe_format::{Checkpoint, Dtype, Source, dequantize, quantize};
 use globe_ops::{Compute, PackedMatrix, Tensor, WeightFormat, flush, tensor_f32};
 
-use crate::{Error, Result};
+use crate::{Error, Result, WeightPlan};
 
 /// f32 values that are converted at once: 4 MiB of them, so that no second copy of a matrix exists.
 const CHUNK_VALUES: usize = 1 << 20;
@@ -52,6 +52,18 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
+    /// Formats of `bits` per weight of the language model and `vision_bits` of the tower.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for bits that no format has.
+    pub(crate) fn new(bits: u32, vision_bits: u32) -> Result<Self> {
+        let format = |bits: u32| {
+            let reason = format!("{bits} bits per weight; use 4, 8, 16 or 32");
+            format_of_bits(bits).ok_or(Error::Config { field: "bits".into(), reason })
+        };
+        Ok(Self { text: format(bits)?, vision: format(vision_bits)? })
+    }
+
     /// Words that look random to a cache and a branch predictor. Their high bits are cleared where
     /// a float could become infinite.
     fn words(bytes: usize, format: WeightFormat) -> Vec<u8> {
@@ -201,15 +213,24 @@ impl<'a, S: Source> Weights<'a, S> {
         Ok(Matrix::Packed(Box::new(matrix)))
     }
 
-    /// Rows that one binding holds. Pairs stay together for SwiGLU.
+    /// Rows that one binding holds.
     fn part_rows(&self, row_bytes: usize) -> usize {
-        let limit = self.compute.max_binding_bytes.min(PART_BYTES);
-        (limit as usize / row_bytes / 2 * 2).max(2)
+        part_rows(self.compute.max_binding_bytes, row_bytes)
+    }
+
+    /// Bytes of all of them on the device.
+    pub(crate) fn plan(&self) -> WeightPlan {
+        WeightPlan::of_store(self.store, self.specs.values(), self.dense)
     }
 
     fn spec(&self, name: &str) -> &TensorSpec {
         self.specs.get(name).expect("a model asks only for the tensors that it lists")
     }
+}
+
+/// Rows that one part holds on an adapter that binds `limit_bytes`. Pairs stay together for SwiGLU.
+pub(crate) fn part_rows(limit_bytes: u64, row_bytes: usize) -> usize {
+    (limit_bytes.min(PART_BYTES) as usize / row_bytes / 2 * 2).max(2)
 }
 
 /// The narrowest format that holds every source exactly.
@@ -235,7 +256,7 @@ pub(crate) fn packed_bytes<S: Source>(checkpoint: &Checkpoint<S>, spec: &TensorS
 }
 
 /// The kernels' name of a format.
-fn kernel_format(format: globe_format::WeightFormat) -> WeightFormat {
+pub(crate) fn kernel_format(format: globe_format::WeightFormat) -> WeightFormat {
     match format {
         globe_format::WeightFormat::Q4 => WeightFormat::Q4,
         globe_format::WeightFormat::Q8 => WeightFormat::Q8,

@@ -135,6 +135,8 @@ pub struct Compute {
     pub(crate) variant: Variant,
     pub(crate) nothing: [Tensor<1>; 3],
     pub(crate) no_scales: Tensor<1, Int>,
+    /// Whether it computes on the host.
+    software: bool,
     wgpu: Option<wgpu::Device>,
 }
 
@@ -145,12 +147,26 @@ impl Compute {
         let (device, name) = (Device::flex(), "cpu (reference kernels)".into());
         let (nothing, no_scales) = (nothing(&device), no_scales(&device));
         let (max_binding_bytes, variant) = (u64::MAX, Variant::Teams);
-        Self { device, name, max_binding_bytes, variant, nothing, no_scales, wgpu: None }
+        Self {
+            device,
+            name,
+            max_binding_bytes,
+            variant,
+            nothing,
+            no_scales,
+            software: true,
+            wgpu: None,
+        }
     }
 
     /// Whether tensors live on an adapter, which replays graphs and chooses tokens.
     pub fn is_gpu(&self) -> bool {
         self.wgpu.is_some()
+    }
+
+    /// Whether device memory is the host's own: on the CPU path and on software adapters.
+    pub fn shares_host_memory(&self) -> bool {
+        self.software
     }
 
     /// Which kernels multiply by packed matrices.
@@ -219,6 +235,7 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
         variant: adapter.variant(),
         name: adapter.name,
+        software: adapter.software,
         wgpu: Some(setup.device),
     })
 }

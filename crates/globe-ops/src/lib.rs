@@ -46,7 +46,7 @@ mod unpack;
 pub use adamw::{AdamStep, adamw};
 pub use advance::{BatchStart, BatchState, MAX_STOP_TOKENS, advance};
 pub use attention::{MAX_HEAD_DIM, attention};
-pub use attention_step::{StepAttention, attention_step};
+pub use attention_step::{StepAttention, attention_step, step_scratch_bytes};
 pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;
 pub use device::{

@@ -91,4 +91,13 @@ impl Compute {
         let usage = tensor.client.memory_report(cubecl::MemoryScope::Device).usage();
         DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved }
     }
+
+    /// Waits for the device and gives pages that hold nothing back to the driver.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] if the device was lost.
+    pub fn free_unused(&self) -> Result<()> {
+        self.device.memory_cleanup();
+        self.device.sync().map_err(|e| crate::Error::Device { reason: e.to_string() })
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::memory::kib_line;
+
 /// Several measurements of one thing, seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
@@ -24,10 +26,7 @@ impl Stats {
 
 /// Most memory that the process has held, where the system tells.
 pub fn host_peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+    kib_line(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
 #[cfg(test)]

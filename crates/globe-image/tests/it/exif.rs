@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use ::exif::{Exif, In, Reader, Tag, Value};
-use globe_image::{DecodeLimits, Gps, Photo, decode};
+use globe_image::{DecodeLimits, Gps, Photo, decode, upright_size};
 
 use crate::golden;
 
@@ -20,6 +20,8 @@ fn orientation_and_gps_equal_pillow() {
     for (name, expected) in golden::photos() {
         let photo = open(&golden::photo(&name));
         assert_eq!(photo.orientation, expected.orientation, "{name}");
+        let size = upright_size(&golden::photo(&name), &DecodeLimits::default()).unwrap();
+        assert_eq!(size, [photo.height, photo.width], "{name}");
         assert_eq!(photo.gps.is_some(), expected.gps.is_some(), "{name}");
         if let (Some(got), Some([latitude, longitude])) = (photo.gps, expected.gps) {
             assert!((got.latitude - latitude).abs() < DEGREES, "{name}: {got:?}");

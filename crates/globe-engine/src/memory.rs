@@ -1,0 +1,168 @@
+//! What a question takes, planned before a weight is read, and how many answers fit at once.
+
+use globe_format::Files;
+use globe_image::PreprocessorConfig;
+use globe_model::{Config, ImageGrid, MemoryPlan, Precision, WeightPlan, Workload};
+use globe_text::{ChatTemplate, Prompt, Tokenizer};
+
+use crate::engine::{Reader, load_preprocessor};
+use crate::{Engine, Error, Prepared, Result};
+
+/// Answers drawn at once unless the caller says otherwise: more gain little on any adapter.
+pub const DEFAULT_BATCH: u32 = 8;
+
+/// What will be asked of a model.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// The question.
+    pub prompt: Prompt,
+    /// Height and width in pixels of the photo that takes the most; `None` stands for the largest
+    /// that the pixel limit lets through.
+    pub photo: Option<[usize; 2]>,
+    /// Photos in one prompt.
+    pub photos: usize,
+    /// Most pixels of a photo after resizing; `None` takes the limit of the model folder.
+    pub max_pixels: Option<usize>,
+    /// Answers that must fit at once.
+    pub answers: usize,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// Whether tokens seen before count.
+    pub penalties: bool,
+}
+
+impl Default for Demand {
+    /// One answer to one photo of the largest size.
+    fn default() -> Self {
+        Self {
+            prompt: Prompt::reason(),
+            photo: None,
+            photos: 1,
+            max_pixels: None,
+            answers: 1,
+            max_tokens: 512,
+            penalties: false,
+        }
+    }
+}
+
+/// What a model folder will take for a demand. `dense`: on the CPU path or by the reference
+/// kernels. Reads the small files and headers of the folder, no weights.
+///
+/// # Errors
+/// [`Error`] naming the file, the field and what to do.
+pub async fn plan<F: Files>(files: &F, dense: bool, demand: &Demand) -> Result<MemoryPlan> {
+    let config = Config::load(files).await?;
+    let reader = Reader {
+        tokenizer: Tokenizer::load(files).await?,
+        template: ChatTemplate::load(files).await?,
+        preprocessor: load_preprocessor(files).await?,
+    };
+    plan_with(files, &config, &reader, dense, demand).await
+}
+
+/// The same with the small files already read.
+pub(crate) async fn plan_with<F: Files>(
+    files: &F,
+    config: &Config,
+    reader: &Reader,
+    dense: bool,
+    demand: &Demand,
+) -> Result<MemoryPlan> {
+    let grid = largest_grid(&reader.preprocessor, demand)?;
+    let grids = vec![grid; demand.photos];
+    let ids = reader.ids(&demand.prompt, &grids, config)?;
+    let work = Workload {
+        patches: grids.iter().map(ImageGrid::patches).sum(),
+        prompt: ids.len(),
+        answers: demand.answers,
+        max_tokens: demand.max_tokens,
+        penalties: demand.penalties,
+    };
+    Ok(WeightPlan::of_folder(files, config, dense).await?.plan(config, &work))
+}
+
+/// Patch grid of the photo, or one with as many patches as the limit allows.
+fn largest_grid(preprocessor: &PreprocessorConfig, demand: &Demand) -> Result<ImageGrid> {
+    let PreprocessorConfig { patch_size, merge_size, .. } = *preprocessor;
+    if let Some([height, width]) = demand.photo {
+        let size = preprocessor.target_size(height, width, demand.max_pixels)?;
+        return Ok(ImageGrid([1, size[0] / patch_size, size[1] / patch_size]));
+    }
+    let limit = demand.max_pixels.unwrap_or(preprocessor.max_pixels);
+    let tokens = (limit / preprocessor.factor().pow(2)).max(1);
+    Ok(ImageGrid([1, merge_size, tokens * merge_size]))
+}
+
+impl Engine {
+    /// What answering this prompt takes with so many answers at once.
+    pub fn plan(
+        &self,
+        prepared: &Prepared,
+        max_tokens: usize,
+        penalties: bool,
+        answers: usize,
+    ) -> MemoryPlan {
+        let work = Workload {
+            patches: prepared.grids.iter().map(ImageGrid::patches).sum(),
+            prompt: prepared.ids.len(),
+            answers,
+            max_tokens,
+            penalties,
+        };
+        self.model.weights().plan(self.model.config(), &work)
+    }
+
+    /// How many of `wanted` answers to draw at once: as many as the budget and the adapter's
+    /// largest buffer have room for.
+    ///
+    /// # Errors
+    /// [`Error::BatchBeyondPlan`] if fewer fit and `forced`, [`Error::Model`] if not even one does.
+    pub fn answers_at_once(
+        &self,
+        prepared: &Prepared,
+        max_tokens: usize,
+        penalties: bool,
+        wanted: u32,
+        forced: bool,
+    ) -> Result<u32> {
+        let plan = |rows: u32| self.plan(prepared, max_tokens, penalties, rows as usize);
+        let budget = self.budget.unwrap_or(u64::MAX);
+        let fits = |rows: &u32| {
+            let plan = plan(*rows);
+            plan.device_bytes() <= budget && plan.largest_buffer <= self.compute.max_binding_bytes
+        };
+        let rows = (1..=wanted).rev().find(fits);
+        match rows {
+            Some(rows) if rows < wanted && forced => Err(Error::BatchBeyondPlan {
+                wanted,
+                fits: rows,
+                need: plan(wanted).device_bytes(),
+                budget: self.budget,
+            }),
+            Some(rows) => Ok(rows),
+            None => {
+                plan(1).check(budget)?;
+                let (size_bytes, limit_bytes) =
+                    (plan(1).largest_buffer, self.compute.max_binding_bytes);
+                Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into())
+            }
+        }
+    }
+
+    /// Bytes of device memory that may be used, if that is known.
+    pub fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+}
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How weights are held.
+    pub precision: Precision,
+    /// Bytes of device memory that may be used; `None` if nobody knows.
+    pub budget: Option<u64>,
+    /// What must fit into the budget before a weight is read.
+    pub demand: Demand,
+}

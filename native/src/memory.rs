@@ -1,0 +1,116 @@
+//! How much device memory may be used, as far as anyone knows.
+//!
+//! No graphics API behind wgpu tells how much memory an adapter has. So the figure is what the
+//! user says, else a share of the host's free memory where the adapter computes on the host, else
+//! unknown.
+
+use std::fs::read_to_string;
+
+use anyhow::Context;
+use clap::Args;
+use globe_ops::{Compute, adapters};
+
+use crate::exit::{Fail, OrUsage};
+
+/// Sets the budget when `--memory-mb` does not, MiB.
+const MEMORY_VARIABLE: &str = "GLOBE_MEMORY_MB";
+/// Share of the host's free memory that a model may take, percent: the rest is for photos, the
+/// tokenizer and what the driver copies.
+const HOST_SHARE: u64 = 80;
+
+/// The option that sets the budget.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct MemoryArgs {
+    /// Device memory that may be used, MiB [default: $GLOBE_MEMORY_MB; else 80 % of the free host
+    /// memory where the device is software, else unknown]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub memory_mb: Option<u64>,
+}
+
+/// Device memory that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes, if known.
+    pub bytes: Option<u64>,
+    /// Where the figure comes from.
+    pub source: &'static str,
+}
+
+impl MemoryArgs {
+    /// The budget on an open device.
+    pub fn on(&self, compute: &Compute) -> Result<Budget, Fail> {
+        self.budget(compute.shares_host_memory())
+    }
+
+    /// The budget on the device that would be opened by default.
+    pub async fn on_default_device(&self) -> Result<Budget, Fail> {
+        self.budget(adapters().await.first().is_none_or(|adapter| adapter.software))
+    }
+
+    fn budget(&self, on_host: bool) -> Result<Budget, Fail> {
+        if let Some(mib) = self.memory_mb {
+            return Ok(Budget { bytes: Some(mib << 20), source: "--memory-mb" });
+        }
+        if let Some(text) = std::env::var_os(MEMORY_VARIABLE).filter(|text| !text.is_empty()) {
+            let mib = parse(&text.to_string_lossy()).or_usage()?;
+            return Ok(Budget { bytes: Some(mib << 20), source: MEMORY_VARIABLE });
+        }
+        Ok(match host_free_bytes().filter(|_| on_host) {
+            Some(free) => {
+                let bytes = Some(free / 100 * HOST_SHARE);
+                Budget { bytes, source: "80 % of the free host memory" }
+            }
+            None => Budget { bytes: None, source: "unknown: adapters do not tell" },
+        })
+    }
+}
+
+fn parse(text: &str) -> anyhow::Result<u64> {
+    let mib = text.trim().parse().ok().filter(|mib| (1..=1 << 30).contains(mib));
+    mib.with_context(|| format!("{MEMORY_VARIABLE} is `{text}`, expected a whole number of MiB"))
+}
+
+/// Memory that the host has free, as far as the system tells: what a container may take counts.
+fn host_free_bytes() -> Option<u64> {
+    let free = kib_line(&read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    let number = |file: &str| {
+        let text = read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        text.trim().parse::<u64>().ok() // `max` is no limit
+    };
+    let contained = number("memory.max").zip(number("memory.current"));
+    let contained = contained.map_or(u64::MAX, |(max, current)| max.saturating_sub(current));
+    Some(free.min(contained))
+}
+
+/// Bytes in a line such as `VmHWM:  12 kB`.
+pub fn kib_line(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_option_comes_first_and_hardware_is_unknown() {
+        let args = |memory_mb| MemoryArgs { memory_mb };
+        let said = args(Some(3)).budget(true).unwrap();
+        assert_eq!((said.bytes, said.source), (Some(3 << 20), "--memory-mb"));
+        if std::env::var_os(MEMORY_VARIABLE).is_none() {
+            assert_eq!(args(None).budget(false).unwrap().bytes, None);
+        }
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_read_and_nonsense_is_refused() {
+        let text = "MemFree: 1 kB\nMemAvailable:      2048 kB\n";
+        assert_eq!(kib_line(text, "MemAvailable:"), Some(2 << 20));
+        assert_eq!(kib_line(text, "Swap:"), None);
+        assert_eq!(parse(" 7 ").unwrap(), 7);
+        for text in ["", "0", "-1", "2 GB", "99999999999999999999"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

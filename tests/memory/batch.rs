@@ -1,0 +1,58 @@
+//! More answers than there is room for.
+
+use globe_engine::{Engine, Error, LoadOptions, Prepared};
+use globe_tests::{Golden, gpu};
+use pollster::block_on;
+
+use crate::Alone;
+
+const TOKENS: usize = 300;
+
+fn engine(golden: &Golden, budget: Option<u64>, max_binding_bytes: u64) -> Engine {
+    let compute = gpu().clone().limited_to(max_binding_bytes);
+    let options = LoadOptions { budget, ..LoadOptions::default() };
+    block_on(Engine::load_with(&golden.folder, compute, &options, &mut |_, _| {})).unwrap()
+}
+
+fn prepared(engine: &Engine, golden: &Golden) -> Prepared {
+    engine.prepare(&[&golden.photos()[0]], &golden.prompt(), None).unwrap()
+}
+
+#[test]
+fn as_many_answers_as_the_budget_holds_are_drawn_at_once() {
+    let _alone = Alone::new();
+    let golden = Golden::open("window56");
+    let free = engine(&golden, None, gpu().max_binding_bytes);
+    let prompt = prepared(&free, &golden);
+    assert_eq!(free.answers_at_once(&prompt, TOKENS, false, 64, true).unwrap(), 64);
+    let need = |rows| free.plan(&prompt, TOKENS, false, rows).device_bytes();
+
+    // The folder's own demand, the largest photo and 512 tokens, fits as well.
+    let tight = engine(&golden, Some(need(20)), gpu().max_binding_bytes);
+    let at_once = |wanted, forced| tight.answers_at_once(&prompt, TOKENS, false, wanted, forced);
+    assert_eq!(at_once(64, false).unwrap(), 20);
+    assert_eq!(at_once(7, true).unwrap(), 7);
+    match at_once(64, true) {
+        Err(Error::BatchBeyondPlan { wanted: 64, fits: 20, need: n, budget: Some(bytes) }) => {
+            assert_eq!((n, bytes), (need(64), need(20)));
+        }
+        other => panic!("{other:?}"),
+    }
+    let photo_too_large = tight.answers_at_once(&prompt, 200_000, false, 1, false);
+    let over = matches!(photo_too_large, Err(Error::Model(globe_model::Error::OverBudget { .. })));
+    assert!(over, "{photo_too_large:?}");
+}
+
+#[test]
+fn a_cache_must_fit_one_binding() {
+    let _alone = Alone::new();
+    let golden = Golden::open("window56");
+    let free = engine(&golden, None, gpu().max_binding_bytes);
+    let prompt = prepared(&free, &golden);
+    let limit = free.plan(&prompt, TOKENS, false, 10).largest_buffer;
+    let engine = engine(&golden, None, limit);
+    assert_eq!(engine.answers_at_once(&prompt, TOKENS, false, 64, false).unwrap(), 10);
+    let refused = engine.answers_at_once(&prompt, TOKENS, false, 64, true);
+    let beyond = matches!(refused, Err(Error::BatchBeyondPlan { fits: 10, budget: None, .. }));
+    assert!(beyond, "{refused:?}");
+}
