@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use globe_engine::{Demand, Engine, Error, Event, LocateOptions, LocateResult, locate};
+use globe_engine::{
+    Demand, Engine, Error, Event, FeatureCache, LocateOptions, LocateResult, locate,
+};
 use globe_geo::Gazetteer;
 
 use crate::args::{Format, LocateArgs};
@@ -32,7 +34,12 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
     let architecture = engine.model().architecture();
     progress.note(&format!("{architecture} on {}", engine.adapter()));
     let show_text = args.format == Format::Text && !args.quiet;
-    let run = Run { engine, gazetteer, options, interrupt, progress, show_text };
+    // Room for one photo: it may be named twice.
+    let kept = largest_photo(&args.images)
+        .and_then(|photo| engine.feature_bytes(photo, options.max_pixels).ok())
+        .unwrap_or(0);
+    let features = FeatureCache::new(kept);
+    let run = Run { engine, gazetteer, options, features, interrupt, progress, show_text };
     let mut results = Results { sink, formatter: formatter(args.format, args.precision) };
 
     interrupt.begin_work();
@@ -76,6 +83,7 @@ struct Run<'a> {
     engine: Engine,
     gazetteer: Gazetteer,
     options: LocateOptions,
+    features: FeatureCache,
     interrupt: &'a Interrupt,
     progress: Progress,
     show_text: bool,
@@ -149,8 +157,9 @@ impl Run<'_> {
         let mut answers = Answers::new(&self.progress, name, samples, self.show_text);
         let mut on_event = |event: Event| answers.on_event(event);
         let (options, cancel) = (&self.options, self.interrupt.cancel());
+        let (engine, gazetteer, features) = (&self.engine, &self.gazetteer, &self.features);
         let located =
-            locate(&self.engine, &self.gazetteer, &photo, options, cancel, &mut on_event).await?;
+            locate(engine, gazetteer, &photo, options, features, cancel, &mut on_event).await?;
         let seconds = seconds(&located);
         let answers = if samples == 1 { "answer" } else { "answers" };
         self.progress.note(&format!("{name}: {samples} {answers} in {seconds:.1} s"));

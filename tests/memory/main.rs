@@ -4,6 +4,7 @@
 
 mod batch;
 mod plan;
+mod vision;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use globe_engine::{
-    Cancel, Engine, Event, ExifGps, Generation, LocateResult, SampleResult, Sampling, StopReason,
-    locate,
+    Cancel, Engine, Event, ExifGps, FeatureCache, Generation, LocateResult, SampleResult, Sampling,
+    StopReason, locate,
 };
 use globe_geo::{Gazetteer, Precision};
 use globe_image::Photo;
@@ -20,12 +20,17 @@ use crate::options::{self, LogitsOptions};
 use crate::photo;
 use crate::start::Stop;
 
+/// Device memory for features of photos, which a page may ask about again.
+const FEATURE_BYTES: u64 = 32 << 20;
+
 /// A loaded model with its gazetteer.
 #[wasm_bindgen]
 pub struct WebEngine {
     engine: Engine,
     gazetteer: Gazetteer,
     compute: Compute,
+    /// Of the last photos: another question about one of them does not read it again.
+    features: FeatureCache,
     /// The last result at full precision: it can be shown more coarsely without a second run.
     last: RefCell<Option<LocateResult>>,
 }
@@ -63,7 +68,8 @@ impl WebEngine {
         let loaded = Engine::load(&folder, compute.clone(), &mut report).await;
         let engine =
             loaded.map_err(|e| folder.thrown().unwrap_or_else(|| Failure::from(e).into()))?;
-        Ok(Self { engine, gazetteer, compute, last: RefCell::default() })
+        let features = FeatureCache::new(FEATURE_BYTES);
+        Ok(Self { engine, gazetteer, compute, features, last: RefCell::default() })
     }
 
     /// Name of the adapter that computes.
@@ -108,8 +114,9 @@ impl WebEngine {
         let photo = photo::read(&image)?;
         drop(image);
         let mut report = |event: Event| report(&on_event, event);
+        let (engine, gazetteer, features) = (&self.engine, &self.gazetteer, &self.features);
         let located =
-            locate(&self.engine, &self.gazetteer, &photo, &options, &cancel, &mut report).await;
+            locate(engine, gazetteer, &photo, &options, features, &cancel, &mut report).await;
         let result = located.map_err(Failure::from)?;
         let shown = json(&at(&result, precision, &self.gazetteer));
         self.last.replace(Some(result));
@@ -127,8 +134,9 @@ impl WebEngine {
         last.as_ref().map(|result| json(&at(result, precision, &self.gazetteer))).transpose()
     }
 
-    /// Forgets the last result.
+    /// Forgets the last result and what was computed of the photos.
     pub fn forget(&self) {
+        self.features.clear();
         self.last.take();
     }
 

@@ -7,7 +7,7 @@ use globe_ops::{Compute, Tensor, read_f32};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
 
 use crate::memory::plan_with;
-use crate::{Error, LoadOptions, Result};
+use crate::{Error, FeatureCache, LoadOptions, Result, features};
 
 /// Model, tokenizer, template and preprocessing of one folder.
 pub struct Engine {
@@ -215,6 +215,40 @@ impl Engine {
         }
         let pixel_values = std::mem::take(&mut prepared.pixel_values);
         Ok(Some(self.model.encode_images(pixel_values, &prepared.grids)?))
+    }
+
+    /// The same, unless `cache`, which belongs to this engine, has the features of these photos.
+    ///
+    /// # Errors
+    /// As [`Engine::encode`].
+    pub fn encode_cached(
+        &self,
+        prepared: &mut Prepared,
+        cache: &FeatureCache,
+    ) -> Result<Option<Tensor<2>>> {
+        if prepared.grids.is_empty() {
+            return Ok(None);
+        }
+        let key = features::key(prepared);
+        if let Some(features) = cache.get(&key) {
+            prepared.pixel_values = Vec::new();
+            return Ok(Some(features));
+        }
+        let features = self.encode(prepared)?;
+        if let Some(features) = &features {
+            cache.insert(key, features);
+        }
+        Ok(features)
+    }
+
+    /// Gives up the vision tower and hands its memory back to the driver. Prompts without photos
+    /// and photos in a [`FeatureCache`] still work.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] if the device was lost.
+    pub fn release_vision(&mut self) -> Result<()> {
+        self.model.release_vision();
+        Ok(self.compute.free_unused()?)
     }
 
     /// Reads the prompt, leaving room for answers of `max_tokens`.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use web_time::Instant;
 
 use crate::{
-    Cancel, DEFAULT_BATCH, Engine, Error, Event, Generated, Generation, Result, Sampling,
-    StopReason,
+    Cancel, DEFAULT_BATCH, Engine, Error, Event, FeatureCache, Generated, Generation, Result,
+    Sampling, StopReason,
 };
 
 /// Version of [`LocateResult`]; it grows when a field changes its meaning.
@@ -168,7 +168,8 @@ fn ms_since(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// Samples answers for one photo and ranks the places they name.
+/// Samples answers for one photo and ranks the places they name. A photo whose features are kept
+/// is not encoded again, whatever it is asked.
 ///
 /// # Errors
 /// [`Error::Cancelled`] if a stop was asked for; otherwise what cannot be used and why. An answer
@@ -178,6 +179,7 @@ pub async fn locate(
     gazetteer: &Gazetteer,
     photo: &Photo,
     options: &LocateOptions,
+    features: &FeatureCache,
     cancel: &Cancel,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<LocateResult> {
@@ -195,7 +197,7 @@ pub async fn locate(
     timings.at_once = engine.answers_at_once(&prepared, max_tokens, penalties, wanted, forced)?;
     let start = Instant::now();
     stop_if(cancel)?;
-    let features = engine.encode(&mut prepared)?;
+    let features = engine.encode_cached(&mut prepared, features)?;
     stop_if(cancel)?;
     let mut session =
         engine.prefill_for(&prepared, features, max_tokens, timings.at_once as usize)?;

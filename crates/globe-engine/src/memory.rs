@@ -150,6 +150,17 @@ impl Engine {
         }
     }
 
+    /// Bytes of the features of a photo of this height and width in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if it cannot be resized as the model wants.
+    pub fn feature_bytes(&self, photo: [usize; 2], max_pixels: Option<usize>) -> Result<u64> {
+        let demand = Demand { photo: Some(photo), max_pixels, ..Demand::default() };
+        let grid = largest_grid(&self.reader.preprocessor, &demand)?;
+        let floats = self.model.image_tokens(grid)? * self.model.config().text.hidden_size;
+        Ok((size_of::<f32>() * floats) as u64)
+    }
+
     /// Bytes of device memory that may be used, if that is known.
     pub fn budget(&self) -> Option<u64> {
         self.budget
