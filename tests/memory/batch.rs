@@ -1,6 +1,6 @@
 //! More answers than there is room for.
 
-use globe_engine::{Engine, Error, LoadOptions, Prepared};
+use globe_engine::{Cancel, Engine, Error, Event, Generation, LoadOptions, Prepared, Sampling};
 use globe_tests::{Golden, gpu};
 use pollster::block_on;
 
@@ -41,6 +41,34 @@ fn as_many_answers_as_the_budget_holds_are_drawn_at_once() {
     let photo_too_large = tight.answers_at_once(&prompt, 200_000, false, 1, false);
     let over = matches!(photo_too_large, Err(Error::Model(globe_model::Error::OverBudget { .. })));
     assert!(over, "{photo_too_large:?}");
+}
+
+/// A stop or an early end leaves reads under way; the next prompt uses their buffers.
+#[test]
+fn answers_that_end_early_leave_the_device_usable() {
+    let _alone = Alone::new();
+    let golden = Golden::open("window56");
+    let engine = engine(&golden, None, gpu().max_binding_bytes);
+    let prompt = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let whole = |seed| Generation {
+        sampling: Sampling::default(),
+        seed,
+        sample: 0,
+        max_tokens: 40,
+        ignore_stop: true,
+    };
+    let mut session = engine.prefill_for(&prompt, None, 40, 2).unwrap();
+    for seed in 0..20 {
+        let cancel = Cancel::default();
+        let mut stop = |_: Event| cancel.cancel();
+        let whole = whole(seed);
+        let stopped = engine.generate_all(&mut session, &whole, 2, &cancel, &mut stop);
+        assert!(matches!(block_on(stopped), Err(Error::Cancelled)), "seed {seed}");
+    }
+    let (cancel, mut quiet) = (Cancel::default(), |_: Event| {});
+    let whole = whole(1);
+    let answers = engine.generate_all(&mut session, &whole, 2, &cancel, &mut quiet);
+    assert!(block_on(answers).unwrap().iter().all(|answer| answer.ids.len() == 40));
 }
 
 #[test]

@@ -63,26 +63,35 @@ impl Engine {
             let mut batch = self.start(session, generation, &samples)?;
             let mut seen = 0;
             let mut looks = VecDeque::from([batch.read()]);
-            loop {
-                if cancel.is_cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
-                if steps > 0 && looks.len() < LOOKS_AHEAD {
-                    for _ in 0..steps {
-                        batch.step(&self.model, &session.cache)?;
+            let drawing = async {
+                loop {
+                    if cancel.is_cancelled() {
+                        return Err(Error::Cancelled);
                     }
-                    looks.push_back(batch.read());
-                    continue;
+                    let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
+                    if steps > 0 && looks.len() < LOOKS_AHEAD {
+                        for _ in 0..steps {
+                            batch.step(&self.model, &session.cache)?;
+                        }
+                        looks.push_back(batch.read());
+                        continue;
+                    }
+                    let Some(look) = looks.pop_front() else { return Ok(()) };
+                    let drawn = look.await?;
+                    self.take(&mut answers, &drawn, seen, generation, on_event)?;
+                    seen = drawn.steps;
+                    if answers.iter().all(|answer| answer.stop.is_some()) {
+                        return Ok(());
+                    }
                 }
-                let Some(look) = looks.pop_front() else { break };
-                let drawn = look.await?;
-                self.take(&mut answers, &drawn, seen, generation, on_event)?;
-                seen = drawn.steps;
-                if answers.iter().all(|answer| answer.stop.is_some()) {
-                    break;
-                }
+            };
+            let ended = drawing.await;
+            for look in looks {
+                // Nobody needs its tokens, but a read that is dropped half way leaves its staging
+                // buffer mapped, and the next read that is given the buffer loses the device.
+                drop(look.await);
             }
+            ended?;
         }
         answers.into_iter().map(|answer| answer.finish(on_event)).collect()
     }

@@ -101,7 +101,7 @@ impl Batch {
     }
 
     /// What was drawn so far. The copy is ordered now, behind the steps so far and before later
-    /// ones; only its arrival is waited for.
+    /// ones; only its arrival is waited for, and must be: see [`read_i32_now`].
     pub fn read(&self) -> impl Future<Output = Result<Drawn>> + use<> {
         let (rows, steps) = (self.state.rows(), self.drawn);
         let words = read_i32_now(&self.state.history);

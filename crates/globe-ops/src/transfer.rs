@@ -61,6 +61,8 @@ pub async fn read_i32<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i32>
 /// The values of an index tensor as they are once the launches so far are done: later launches
 /// may change the buffer before the values arrive. Only for tensors on an adapter.
 ///
+/// Await it to the end: dropped half way, its staging buffer goes back to the pool still mapped.
+///
 /// # Errors
 /// [`Error::Device`] if the device failed, or on the CPU path.
 pub fn read_i32_now<const D: usize>(
