@@ -18,6 +18,7 @@ use crate::args::BenchArgs;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::input::open_folder;
+use crate::memory::{PhaseMemory, Phases};
 use crate::progress::Progress;
 
 /// Everything that was measured.
@@ -38,6 +39,8 @@ struct Report {
     device_bytes_in_use: u64,
     device_bytes_reserved: u64,
     host_peak_bytes: Option<u64>,
+    /// Of each measurement; decoding once for every batch.
+    memory: Vec<PhaseMemory>,
 }
 
 /// One image through the tower.
@@ -94,6 +97,10 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         return Err(fail).or_usage();
     }
     let budget = args.memory.on(&compute)?.bytes;
+    let mut phases = Phases::begin();
+    let roof = Roof::measure(&compute, args.repeats).await?;
+    phases.end("roof", &compute);
+    compute.free_unused()?; // or the model would settle in its pages
     let progress = Progress::loading(args.json);
     let start = Instant::now();
     let mut on_progress = |done, all| progress.set(done, all);
@@ -118,17 +125,20 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     };
     let load_seconds = start.elapsed().as_secs_f64();
     progress.clear();
-    let roof = Roof::measure(&compute, args.repeats).await?;
-    let image = match args.image {
-        0 => None,
-        side => Some(image(&model, side, args.repeats).await?),
-    };
+    phases.end("load", &compute);
+    let mut image = None;
+    if args.image > 0 {
+        image = Some(encode(&model, args.image, args.repeats).await?);
+        phases.end("encode", &compute);
+    }
     let prefill = prefill(&model, args).await?;
+    phases.end("prefill", &compute);
     let mut decode = Vec::new();
     for batch in &args.batch {
         decode.push(answers(&model, *batch, &roof, args).await?);
+        phases.end("decode", &compute);
     }
-    let memory = compute.memory();
+    let (now, memory) = (compute.memory(), phases.finish());
     Ok(Report {
         globe: env!("CARGO_PKG_VERSION"),
         adapter: compute.name.clone(),
@@ -142,9 +152,10 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         image,
         prefill,
         decode,
-        device_bytes_in_use: memory.in_use,
-        device_bytes_reserved: memory.reserved,
-        host_peak_bytes: stats::host_peak_bytes(),
+        device_bytes_in_use: now.in_use,
+        device_bytes_reserved: now.reserved,
+        host_peak_bytes: memory.iter().filter_map(|phase| phase.host_peak_bytes).max(),
+        memory,
     })
 }
 
@@ -172,7 +183,7 @@ fn grid(config: &Config, side: usize) -> ImageGrid {
     ImageGrid([1, patches, patches])
 }
 
-async fn image(model: &Model, side: usize, repeats: usize) -> Result<ImageReport, Fail> {
+async fn encode(model: &Model, side: usize, repeats: usize) -> Result<ImageReport, Fail> {
     let cfg = &model.config().vision;
     let grid = grid(model.config(), side);
     let values = grid.patches() * cfg.patch_values();
@@ -342,7 +353,19 @@ fn text(report: &Report) -> String {
     if let Some(peak) = report.host_peak_bytes {
         text += &format!("; host peak {:.0} MiB", mib(peak));
     }
-    text + "\n"
+    text += "\n";
+    for PhaseMemory { phase, device_bytes_in_use, device_bytes_reserved, host_peak_bytes } in
+        &report.memory
+    {
+        let host =
+            host_peak_bytes.map_or_else(String::new, |peak| format!("; host {:.0}", mib(peak)));
+        text += &format!(
+            "  {phase:7}{:8.0} MiB at its end, {:.0} at most{host}\n",
+            mib(*device_bytes_in_use),
+            mib(*device_bytes_reserved),
+        );
+    }
+    text
 }
 
 /// Fails if a measurement cannot be right.

@@ -13,6 +13,7 @@ use crate::console::printable;
 use crate::exit::{Exit, Fail, OrUsage, chain};
 use crate::input::{largest_photo, load_engine, open_folder, read_photo};
 use crate::interrupt::Interrupt;
+use crate::memory::{PhaseMemory, Phases};
 use crate::output::{Formatter, Record, Status, formatter, seconds};
 use crate::progress::{Answers, Progress};
 use crate::sink::Sink;
@@ -29,7 +30,9 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
     // An output that cannot be written is better known before the work than after it.
     let sink = Sink::open(args.out.as_deref(), interrupt).or_usage()?;
     let gazetteer = Gazetteer::full()?;
+    let mut loading = Phases::begin();
     let engine = load_engine(&folder, &args.model, demand(args, &options), args.quiet).await?;
+    loading.end("load", engine.compute());
     let progress = Progress::images(args.images.len(), args.quiet);
     let architecture = engine.model().architecture();
     progress.note(&format!("{architecture} on {}", engine.adapter()));
@@ -39,7 +42,8 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
         .and_then(|photo| engine.feature_bytes(photo, options.max_pixels).ok())
         .unwrap_or(0);
     let features = FeatureCache::new(kept);
-    let run = Run { engine, gazetteer, options, features, interrupt, progress, show_text };
+    let loading = loading.finish();
+    let run = Run { engine, gazetteer, options, features, interrupt, progress, show_text, loading };
     let mut results = Results { sink, formatter: formatter(args.format, args.precision) };
 
     interrupt.begin_work();
@@ -87,6 +91,7 @@ struct Run<'a> {
     interrupt: &'a Interrupt,
     progress: Progress,
     show_text: bool,
+    loading: Vec<PhaseMemory>,
 }
 
 struct Results {
@@ -129,7 +134,8 @@ impl Run<'_> {
                 return Ok(Some(Exit::Interrupted));
             }
             let image = path.display().to_string();
-            let outcome = match self.image(path, &printable(&image)).await {
+            let mut phases = Phases::begin();
+            let outcome = match self.image(path, &printable(&image), &mut phases).await {
                 Ok(result) => Ok(result),
                 Err(Stop::Image(error)) => {
                     let reason = chain(&error);
@@ -139,7 +145,11 @@ impl Run<'_> {
                 Err(Stop::Cancelled) => return Ok(Some(Exit::Interrupted)),
                 Err(Stop::Fatal(error)) => return Err(anyhow!(error).into()),
             };
-            let record = Record { image, outcome };
+            let memory = match outcome {
+                Ok(_) => [&self.loading[..], &phases.finish()].concat(),
+                Err(_) => Vec::new(),
+            };
+            let record = Record { image, outcome, memory };
             let text = results.formatter.record(&record)?;
             self.progress.suspend(|| results.sink.write(&text))?;
             self.progress.advance();
@@ -148,18 +158,32 @@ impl Run<'_> {
         Ok(None)
     }
 
-    async fn image(&self, path: &Path, name: &str) -> Result<LocateResult, Stop> {
+    async fn image(
+        &self,
+        path: &Path,
+        name: &str,
+        phases: &mut Phases,
+    ) -> Result<LocateResult, Stop> {
         let photo = read_photo(path).map_err(Stop::Image)?;
         if let Some(warning) = photo.exif_warning {
             self.progress.note(&format!("{name}: {warning}"));
         }
         let samples = self.options.samples;
         let mut answers = Answers::new(&self.progress, name, samples, self.show_text);
-        let mut on_event = |event: Event| answers.on_event(event);
+        let compute = self.engine.compute();
+        let mut on_event = |event: Event| {
+            match event {
+                Event::Encoded => phases.end("encode", compute),
+                Event::Prefilled => phases.end("prefill", compute),
+                _ => {}
+            }
+            answers.on_event(event);
+        };
         let (options, cancel) = (&self.options, self.interrupt.cancel());
         let (engine, gazetteer, features) = (&self.engine, &self.gazetteer, &self.features);
         let located =
             locate(engine, gazetteer, &photo, options, features, cancel, &mut on_event).await?;
+        phases.end("decode", compute);
         let seconds = seconds(&located);
         let answers = if samples == 1 { "answer" } else { "answers" };
         self.progress.note(&format!("{name}: {samples} {answers} in {seconds:.1} s"));

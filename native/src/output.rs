@@ -10,6 +10,7 @@ use globe_geo::Precision;
 use serde::Serialize;
 
 use crate::args::Format;
+use crate::memory::PhaseMemory;
 
 pub use text::coordinates;
 
@@ -19,6 +20,8 @@ pub struct Record {
     pub image: String,
     /// The result, or why there is none.
     pub outcome: Result<LocateResult, String>,
+    /// Memory of each phase, that of loading included.
+    pub memory: Vec<PhaseMemory>,
 }
 
 /// What became of one image, in a word.
@@ -115,15 +118,23 @@ mod tests {
             "...",
         ];
         let gps = Some(ExifGps { lat: 45.764, lon: -0.001 });
-        Record { image: "a, \"b\".jpg".into(), outcome: Ok(result(&texts, precision, gps)) }
+        let memory = vec![PhaseMemory {
+            phase: "load",
+            device_bytes_in_use: 7,
+            device_bytes_reserved: 8,
+            host_peak_bytes: None,
+        }];
+        Record { image: "a, \"b\".jpg".into(), outcome: Ok(result(&texts, precision, gps)), memory }
     }
 
     fn not_located() -> Record {
-        Record { image: "b.jpg".into(), outcome: Ok(result(&["...", ""], Precision::City, None)) }
+        let outcome = Ok(result(&["...", ""], Precision::City, None));
+        Record { image: "b.jpg".into(), outcome, memory: Vec::new() }
     }
 
     fn failed() -> Record {
-        Record { image: "c.jpg".into(), outcome: Err("image is empty".into()) }
+        let outcome = Err("image is empty".into());
+        Record { image: "c.jpg".into(), outcome, memory: Vec::new() }
     }
 
     fn result(texts: &[&str], precision: Precision, exif_gps: Option<ExifGps>) -> LocateResult {

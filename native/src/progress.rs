@@ -118,7 +118,7 @@ impl<'a> Answers<'a> {
                 let text = format!("reading {prompt_tokens} tokens of image and prompt");
                 self.progress.bar.set_message(text);
             }
-            Event::Prefilled => {}
+            Event::Encoded | Event::Prefilled => {}
             Event::Token { sample, text, .. } => {
                 self.n_tokens += 1;
                 let (tokens, of) = (self.n_tokens, self.samples);

@@ -92,7 +92,19 @@ fn every_format_can_be_read() {
 
     let lines = globe(&format!("{LOCATE} --format jsonl")).expect(3).stdout;
     let mut line: Value = serde_json::from_str(lines.strip_suffix('\n').unwrap()).unwrap();
-    line["timings"] = first["timings"].clone();
+    for measured in ["timings", "memory"] {
+        line[measured] = first[measured].clone();
+    }
+    let phases = first["memory"].as_array().unwrap().iter();
+    assert_eq!(
+        phases.clone().map(|phase| phase["phase"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["load", "encode", "prefill", "decode"]
+    );
+    for phase in phases {
+        let bytes = |field: &str| phase[field].as_u64().unwrap();
+        assert!(bytes("device_bytes_in_use") > 400 << 10, "{phase}");
+        assert!(bytes("device_bytes_reserved") >= bytes("device_bytes_in_use"), "{phase}");
+    }
     assert_eq!(&line, first);
 
     let csv = globe(&format!("{LOCATE} --format csv")).expect(3).stdout;
@@ -437,6 +449,7 @@ fn equal_seeds_give_equal_answers() {
         let line = format!("{LOCATE} --seed {seed} --format json");
         let mut json = globe(&line).expect(3).json();
         json[0]["timings"] = Value::Null;
+        json[0]["memory"] = Value::Null;
         json
     };
     let first = answers(7);

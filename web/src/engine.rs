@@ -194,6 +194,7 @@ fn report(on_event: &Function, event: Event) {
         Event::Prepared { prompt_tokens, image_tokens } => {
             ("prepared", prompt_tokens as f64, image_tokens as f64, "")
         }
+        Event::Encoded => return, // one wait for whoever looks at the page
         Event::Prefilled => ("prefilled", 0.0, 0.0, ""),
         Event::Token { sample, id, text } => ("token", f64::from(sample), f64::from(id), text),
         Event::Ended { sample, text, stop } => {

@@ -164,6 +164,11 @@ impl Engine {
         &self.compute.name
     }
 
+    /// The device that computes.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model

@@ -17,7 +17,9 @@ pub enum Event<'a> {
         /// Those of images.
         image_tokens: usize,
     },
-    /// The vision tower and the prompt are computed or under way.
+    /// The photo is encoded or under way.
+    Encoded,
+    /// The prompt is read.
     Prefilled,
     /// One more token of an answer.
     Token {

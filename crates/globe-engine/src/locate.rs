@@ -198,6 +198,7 @@ pub async fn locate(
     let start = Instant::now();
     stop_if(cancel)?;
     let features = engine.encode_cached(&mut prepared, features)?;
+    on_event(Event::Encoded);
     stop_if(cancel)?;
     let mut session =
         engine.prefill_for(&prepared, features, max_tokens, timings.at_once as usize)?;

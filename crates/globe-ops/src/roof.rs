@@ -97,7 +97,10 @@ impl Compute {
     /// # Errors
     /// [`crate::Error::Device`] if the device was lost.
     pub fn free_unused(&self) -> Result<()> {
+        let sync =
+            || self.device.sync().map_err(|e| crate::Error::Device { reason: e.to_string() });
+        sync()?; // what is still queued holds its buffers
         self.device.memory_cleanup();
-        self.device.sync().map_err(|e| crate::Error::Device { reason: e.to_string() })
+        sync()
     }
 }

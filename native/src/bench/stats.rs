@@ -1,8 +1,6 @@
-//! Medians, and what the process took.
+//! Medians.
 
 use serde::Serialize;
-
-use crate::memory::kib_line;
 
 /// Several measurements of one thing, seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -22,11 +20,6 @@ impl Stats {
         let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         Self { median: at(0.5), spread: (at(0.75) - at(0.25)) / 2.0, best: times[0] }
     }
-}
-
-/// Most memory that the process has held, where the system tells.
-pub fn host_peak_bytes() -> Option<u64> {
-    kib_line(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use globe_engine::LocateResult;
 use serde::Serialize;
 
 use super::{Formatter, Record, Status};
+use crate::memory::PhaseMemory;
 
 /// One array.
 #[derive(Default)]
@@ -22,6 +23,8 @@ struct Object<'a> {
     error: Option<&'a str>,
     #[serde(flatten)]
     result: Option<&'a LocateResult>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    memory: &'a [PhaseMemory],
 }
 
 fn object(record: &Record) -> anyhow::Result<String> {
@@ -30,6 +33,7 @@ fn object(record: &Record) -> anyhow::Result<String> {
         status: record.status(),
         error: record.outcome.as_ref().err().map(String::as_str),
         result: record.outcome.as_ref().ok(),
+        memory: &record.memory,
     };
     Ok(serde_json::to_string(&object)?)
 }
@@ -85,6 +89,8 @@ mod tests {
         assert_eq!(json[0]["sampling"]["temperature"].to_string(), "0.7");
         assert_eq!(json[0]["answers"][0]["parse_status"], "strict");
         assert!(json[0].get("error").is_none());
+        assert_eq!(json[0]["memory"][0]["phase"], "load");
+        assert_eq!(json[0]["memory"][0]["device_bytes_reserved"], 8);
         assert_eq!(json[1]["candidates"], Value::Array(vec![]));
         assert_eq!(json[2].as_object().unwrap().len(), 3);
         assert_eq!(json[2]["error"], "image is empty");

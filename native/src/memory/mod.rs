@@ -4,6 +4,8 @@
 //! user says, else a share of the host's free memory where the adapter computes on the host, else
 //! unknown.
 
+mod phases;
+
 use std::fs::read_to_string;
 
 use anyhow::Context;
@@ -11,6 +13,8 @@ use clap::Args;
 use globe_ops::{Compute, adapters};
 
 use crate::exit::{Fail, OrUsage};
+
+pub use phases::{PhaseMemory, Phases};
 
 /// Sets the budget when `--memory-mb` does not, MiB.
 const MEMORY_VARIABLE: &str = "GLOBE_MEMORY_MB";
@@ -83,7 +87,7 @@ fn host_free_bytes() -> Option<u64> {
 }
 
 /// Bytes in a line such as `VmHWM:  12 kB`.
-pub fn kib_line(text: &str, name: &str) -> Option<u64> {
+fn kib_line(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
