@@ -46,8 +46,8 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Text`] if the text cannot be encoded.
     pub fn encode_answer(&self, text: &str) -> Result<Vec<u32>> {
-        let mut ids = self.tokenizer.encode(text)?;
-        let end = self.tokenizer.id(END_OF_TURN).ok().filter(|id| self.stop.contains(*id));
+        let mut ids = self.tokenizer().encode(text)?;
+        let end = self.tokenizer().id(END_OF_TURN).ok().filter(|id| self.stop.contains(*id));
         ids.extend(end.or(self.stop.eos.first().copied()));
         Ok(ids)
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use globe_engine::Engine;
+use globe_engine::{Engine, LoadOptions};
 use globe_format::Folder;
 use globe_geo::Gazetteer;
 use globe_model::{Model, Summary};
@@ -37,7 +37,7 @@ pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
     let choice: DeviceChoice =
         config.model.device.parse().map_err(|e| anyhow!("model.device: {e}")).or_usage()?;
     let compute = pollster::block_on(open_device(choice)).or_usage()?;
-    let engine = pollster::block_on(load_onto(&folder, compute, false, quiet))?;
+    let engine = pollster::block_on(load_onto(&folder, compute, &LoadOptions::default(), quiet))?;
     let (adapter, modules) = adapter(config, &engine).or_usage()?;
     let prompt = Prompt::reason();
     let options = PolicyOptions {
