@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use globe_engine::Engine;
+use globe_engine::{Demand, Engine, plan};
 use globe_format::{Checkpoint, Dtype, Folder, OutTensor, SINGLE_FILE, write_safetensors};
 use globe_ops::Compute;
 use globe_tests::{golden_root, gpu};
@@ -107,6 +107,12 @@ fn peak(folder: &Folder, compute: Compute) -> usize {
     peak
 }
 
+/// What the plan says of loading: `dense` on the CPU path, which holds its weights on the heap.
+fn planned(folder: &Folder, dense: bool) -> usize {
+    let plan = pollster::block_on(plan(folder, dense, &Demand::default())).unwrap();
+    (plan.host_load + if dense { plan.weights } else { 0 }) as usize
+}
+
 #[test]
 fn a_tensor_is_in_host_memory_once() {
     let temp = tempfile::tempdir().unwrap();
@@ -117,8 +123,10 @@ fn a_tensor_is_in_host_memory_once() {
         // All else, small tensors and tokenizer, takes 2 MiB, what is converted at once 8; a second
         // copy would take 64.
         let limit = n_large * TENSOR_BYTES + TENSOR_BYTES / 4;
-        let name = compute.name.clone();
+        let (name, dense) = (compute.name.clone(), !compute.is_gpu());
+        let planned = planned(&folder, dense);
         let peak = peak(&folder, compute);
+        assert!(peak <= planned, "{name}: {peak} bytes at the peak, planned {planned}");
         assert!(peak >= TENSOR_BYTES, "{name}: {peak} bytes; the allocator does not count");
         assert!(peak <= limit, "{name}: {peak} bytes at the peak, limit {limit}");
     }
