@@ -67,6 +67,11 @@ impl From<Error> for Failure {
             Error::Model(ModelError::TensorTooLarge { size_bytes, limit_bytes, .. }) => {
                 too_large(*size_bytes, *limit_bytes)
             }
+            Error::BatchBeyondPlan { .. } | Error::Model(ModelError::OverBudget { .. }) => {
+                let message = "the model and this question need more memory than there is; choose \
+                               a smaller image, a shorter answer or a smaller model";
+                Self { code: "DoesNotFit", message: message.into() }
+            }
             Error::Mismatch { .. }
             | Error::Differ { .. }
             | Error::Text(_)
