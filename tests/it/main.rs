@@ -3,6 +3,7 @@
 
 mod attention;
 mod attention_step;
+mod attention_backward;
 mod autodiff;
 mod bad_input;
 mod cli;

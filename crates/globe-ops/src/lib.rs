@@ -7,6 +7,7 @@
 
 mod advance;
 mod attention;
+mod attention_backward;
 mod attention_step;
 #[cfg(feature = "autodiff")]
 mod autodiff;
@@ -32,7 +33,8 @@ mod transfer;
 mod unpack;
 
 pub use advance::{BatchStart, BatchState, MAX_STOP_TOKENS, advance};
-pub use attention::{MAX_HEAD_DIM, attention};
+pub use attention::{MAX_HEAD_DIM, attention, attention_with_lse};
+pub use attention_backward::{SavedAttention, attention_backward, key_ranges};
 pub use attention_step::{StepAttention, attention_step};
 pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;
