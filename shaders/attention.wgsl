@@ -1,151 +1,179 @@
-// y = softmax(q k^T * scale) v, each query over its own range of keys, without storing scores:
-// the running maximum and sum of "Online normalizer calculation for softmax" (arXiv 1805.02867).
+// y = softmax(q k^T * scale) v, each query over its own keys, without storing scores: the running
+// maximum and sum of "Online normalizer calculation for softmax" (arXiv 1805.02867), in tiles.
 //
-// A causal query reads [0, its position], a window query its window, so one kernel serves the
-// text model, its cache, and both kinds of vision block. The query heads that share a key head
-// are rows of the same workgroup: row = token * group + head in group.
-// Dispatch (ceil(tokens * group / 16), n_kv_heads, 1). head_dim at most 128.
+// A query with the range [first, end) sees those keys and the ones before min(prefix, first). A
+// causal query has [0, its position + 1), a window query its window, an answer behind a shared
+// prompt its own tokens; keys that no query of the tile sees are not walked through.
+// `lse` is the logarithm of the sum of exp(score), which the backward pass starts from.
+// The query heads that share a key head are rows of one tile: row = token * group + head in group.
+// Dispatch (ceil(tokens * group / 64), n_kv_heads, 1). quads at most 8 * PARTS.
 // Oracle: globe_ops::attention, default body.
 
-const ROWS: u32 = 16u; // query rows per workgroup
-const LANES: u32 = 8u; // invocations per row
-const KEYS: u32 = 8u; // keys per step: one score per lane
-const MAX_DIM: u32 = 128u;
-const PER_LANE: u32 = 16u; // MAX_DIM / LANES
-const LOWEST: f32 = -1e30;
+#import attention_tile
+#import parts
 
 struct Params {
     tokens: u32,
     n_kv_heads: u32,
     group: u32, // query heads per key head
-    head_dim: u32,
+    quads: u32, // head_dim / 4
     keys: u32,
+    prefix: u32,
     scale: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> q: array<f32>;         // [tokens, n_heads, head_dim]
-@group(0) @binding(1) var<storage, read_write> k: array<f32>;         // [keys, n_kv_heads, head_dim]
-@group(0) @binding(2) var<storage, read_write> v: array<f32>;         // [keys, n_kv_heads, head_dim]
-@group(0) @binding(3) var<storage, read_write> ranges: array<i32>;    // [tokens, first key and end]
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [tokens, n_heads, head_dim]
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read_write> q: array<vec4<f32>>;         // [tokens, n_heads, quads]
+@group(0) @binding(1) var<storage, read_write> k: array<vec4<f32>>;         // [keys, n_kv_heads, quads]
+@group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>>;         // [keys, n_kv_heads, quads]
+@group(0) @binding(3) var<storage, read_write> ranges: array<vec2<i32>>;    // [tokens] first key and end
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;         // [tokens, n_heads, quads]
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;             // [tokens, n_heads]
+@group(0) @binding(6) var<uniform> params: Params;
 
-var<workgroup> q_tile: array<f32, ROWS * MAX_DIM>;
-var<workgroup> kv_tile: array<f32, KEYS * MAX_DIM>; // keys, then the values of the same keys
-var<workgroup> scores: array<f32, ROWS * KEYS>;
-var<workgroup> weights: array<f32, ROWS * KEYS>;
-var<workgroup> block_range: vec2<u32>;
+var<workgroup> partial: array<vec4<f32>, WG>; // maxima or sums of four rows
+var<workgroup> block_span: vec3<u32>;
 
-// The keys that token may read, cut to those that exist.
+// The keys of a token's own range, cut to those that exist.
 fn key_range(token: u32) -> vec2<u32> {
-    let first = u32(max(ranges[2u * token], 0));
-    let end = min(u32(max(ranges[2u * token + 1u], 0)), params.keys);
-    return vec2(first, end);
+    let range = vec2<u32>(max(ranges[token], vec2(0)));
+    return vec2(range.x, min(range.y, params.keys));
 }
 
-// Where row starts in q and y. Rows past the end repeat the last one and are never stored.
-fn row_base(row: u32, kv_head: u32) -> u32 {
-    let token = row / params.group;
-    let head = kv_head * params.group + row % params.group;
-    return (token * params.n_kv_heads * params.group + head) * params.head_dim;
-}
-
-fn load_tile(from_values: bool, first: u32, end: u32, kv_head: u32, local: u32) {
-    for (var i = local; i < KEYS * params.head_dim; i += ROWS * LANES) {
-        let key = first + i / params.head_dim;
-        let d = i % params.head_dim;
-        let at = (key * params.n_kv_heads + kv_head) * params.head_dim + d;
-        var value = 0.0;
-        if key < end {
-            if from_values {
-                value = v[at];
-            } else {
-                value = k[at];
-            }
+// Keys that the tile walks through: 0 .. x, then y .. z, none twice.
+fn tile_span(first_row: u32) -> vec3<u32> {
+    let last_row = min(first_row + OWNED, params.tokens * params.group) - 1u;
+    var shared_end = 0u;
+    var own = vec2(params.keys, 0u);
+    for (var token = first_row / params.group; token <= last_row / params.group; token++) {
+        let range = key_range(token);
+        shared_end = max(shared_end, min(params.prefix, range.x));
+        if range.x < range.y {
+            own = vec2(min(own.x, range.x), max(own.y, range.y));
         }
-        kv_tile[(i / params.head_dim) * MAX_DIM + d] = value;
     }
+    shared_end = min(shared_end, params.keys);
+    return vec3(min(shared_end, own.x), own.x, max(own.x, max(own.y, shared_end)));
 }
 
-@compute @workgroup_size(128)
+// Where row stands in `lse`, and its quads in q and y. Rows past the end repeat the last one.
+fn head_row(row: u32, kv_head: u32) -> u32 {
+    let at = min(row, params.tokens * params.group - 1u);
+    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
+}
+
+// q k^T of the owned queries, one column per walked key of tx.
+fn scores(queries: vec4<u32>, first_key: u32, kv_head: u32, local: u32) -> mat4x4<f32> {
+    var sums: mat4x4<f32>;
+    for (var start = 0u; start < params.quads; start += DEPTH) {
+        workgroupBarrier();
+        for (var i = local; i < WALKED * DEPTH; i += WG) {
+            let key = min(first_key + i / DEPTH, params.keys - 1u);
+            let quad = min(start + i % DEPTH, params.quads - 1u);
+            staged[i / DEPTH * STAGED_STEP + i % DEPTH] =
+                k[(key * params.n_kv_heads + kv_head) * params.quads + quad];
+        }
+        workgroupBarrier();
+        for (var d = 0u; d < min(DEPTH, params.quads - start); d++) {
+            let at = queries * params.quads + start + d;
+            let owned = mat4x4(q[at.x], q[at.y], q[at.z], q[at.w]);
+            sums += transpose(owned) * staged_quads(local % SIDE, d);
+        }
+    }
+    return sums;
+}
+
+@compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let kv_head = workgroup.y;
-    let last_row = params.tokens * params.group - 1u;
-    let first_row = workgroup.x * ROWS;
-    let row = local / LANES;
-    let lane = local % LANES;
-
-    for (var i = local; i < ROWS * params.head_dim; i += ROWS * LANES) {
-        let d = i % params.head_dim;
-        let source = min(first_row + i / params.head_dim, last_row);
-        q_tile[(i / params.head_dim) * MAX_DIM + d] = q[row_base(source, kv_head) + d];
-    }
-    let my_row = min(first_row + row, last_row);
-    let mine = key_range(my_row / params.group);
+    let tx = local % SIDE;
+    let ty = local / SIDE;
+    let row = workgroup.x * OWNED + 4u * ty;
     if local == 0u {
-        var all = mine;
-        for (var r = 1u; r < ROWS; r++) {
-            let other = key_range(min(first_row + r, last_row) / params.group);
-            all = vec2(min(all.x, other.x), max(all.y, other.y));
-        }
-        block_range = all;
+        block_span = tile_span(workgroup.x * OWNED);
     }
-    let block = workgroupUniformLoad(&block_range);
+    let span = workgroupUniformLoad(&block_span);
+    let shared_steps = (span.x + WALKED - 1u) / WALKED;
+    let steps = shared_steps + (span.z - span.y + WALKED - 1u) / WALKED;
 
-    var highest = LOWEST;
-    var total = 0.0;
-    var sums: array<f32, PER_LANE>;
-    for (var first = block.x; first < block.y; first += KEYS) {
-        load_tile(false, first, block.y, kv_head, local);
-        workgroupBarrier();
+    var queries: vec4<u32>;
+    var first: vec4<u32>;
+    var end: vec4<u32>;
+    for (var i = 0u; i < 4u; i++) {
+        queries[i] = head_row(row + i, kv_head);
+        let range = key_range(queries[i] / (params.n_kv_heads * params.group));
+        first[i] = range.x;
+        end[i] = range.y;
+    }
+    let shared_end = min(first, vec4(params.prefix));
 
-        let key = first + lane;
-        let visible = key >= mine.x && key < mine.y;
-        var score = 0.0;
-        for (var d = 0u; d < params.head_dim; d++) {
-            score += q_tile[row * MAX_DIM + d] * kv_tile[lane * MAX_DIM + d];
+    var highest = vec4(LOWEST);
+    var total: vec4<f32>;
+    var sums: array<mat4x4<f32>, PARTS>; // [quad][row]
+    for (var turn = 0u; turn < steps; turn++) {
+        var start = turn * WALKED;
+        var stop = span.x;
+        if turn >= shared_steps {
+            start = span.y + (turn - shared_steps) * WALKED;
+            stop = span.z;
         }
-        score = select(LOWEST, score * params.scale, visible);
-        scores[local] = score;
+        var w = scores(queries, start, kv_head, local) * params.scale;
+        for (var j = 0u; j < 4u; j++) {
+            let key = start + tx + SIDE * j;
+            let visible = sees(key, first, end, shared_end) & vec4(key < stop);
+            w[j] = select(vec4(LOWEST), w[j], visible);
+        }
+        partial[local] = max(max(w[0], w[1]), max(w[2], w[3]));
         workgroupBarrier();
 
-        load_tile(true, first, block.y, kv_head, local);
         let before = highest;
-        for (var j = 0u; j < KEYS; j++) {
-            highest = max(highest, scores[row * KEYS + j]);
+        for (var j = 0u; j < SIDE; j++) {
+            highest = max(highest, partial[ty * SIDE + j]);
         }
-        weights[local] = select(0.0, exp(score - highest), visible);
+        for (var j = 0u; j < 4u; j++) {
+            w[j] = select(vec4(0.0), exp(w[j] - highest), w[j] > vec4(LOWEST));
+        }
+        put_weights(tx, ty, w);
         workgroupBarrier();
 
         let shrink = exp(before - highest);
-        total *= shrink;
-        for (var j = 0u; j < KEYS; j++) {
-            total += weights[row * KEYS + j];
-        }
-        for (var i = 0u; i < PER_LANE; i++) {
-            let d = i * LANES + lane;
-            if d < params.head_dim {
-                var sum = sums[i] * shrink;
-                for (var j = 0u; j < KEYS; j++) {
-                    sum += weights[row * KEYS + j] * kv_tile[j * MAX_DIM + d];
-                }
-                sums[i] = sum;
+        total = total * shrink + (w[0] + w[1]) + (w[2] + w[3]);
+        for (var c = 0u; c < PARTS; c++) {
+            for (var i = 0u; i < 4u; i++) {
+                sums[c][i] *= shrink[i];
             }
         }
-        workgroupBarrier();
+        let n = min(WALKED, stop - start);
+        for (var key = 0u; key < n; key++) {
+            let at = ((start + key) * params.n_kv_heads + kv_head) * params.quads;
+            let weight = weights[key * WEIGHT_STEP + ty];
+            for (var c = 0u; c < PARTS; c++) {
+                sums[c] += outer(v[at + min(tx + c * SIDE, params.quads - 1u)], weight);
+            }
+        }
     }
 
-    if first_row + row <= last_row {
-        let base = row_base(my_row, kv_head);
-        let norm = select(0.0, 1.0 / total, total > 0.0); // an empty range gives zeros
-        for (var i = 0u; i < PER_LANE; i++) {
-            let d = i * LANES + lane;
-            if d < params.head_dim {
-                y[base + d] = sums[i] * norm;
+    partial[local] = total;
+    workgroupBarrier();
+    total = vec4(0.0);
+    for (var j = 0u; j < SIDE; j++) {
+        total += partial[ty * SIDE + j];
+    }
+    for (var i = 0u; i < 4u; i++) {
+        if row + i >= params.tokens * params.group {
+            continue;
+        }
+        let is_seeing = total[i] > 0.0; // a query that sees no key gives zeros
+        let norm = select(0.0, 1.0 / total[i], is_seeing);
+        for (var c = 0u; c < PARTS; c++) {
+            if tx + c * SIDE < params.quads {
+                y[queries[i] * params.quads + tx + c * SIDE] = sums[c][i] * norm;
             }
+        }
+        if tx == 0u {
+            lse[queries[i]] = select(0.0, highest[i] + log(total[i]), is_seeing);
         }
     }
 }

@@ -40,6 +40,12 @@ kernels! {
     Advance => "advance",
     /// Softmax attention over a key range per query, scores never stored.
     Attention => "attention",
+    /// Gradients of keys and values of attention.
+    AttentionBackwardDkv => "attention_backward_dkv",
+    /// Gradient of the queries of attention.
+    AttentionBackwardDq => "attention_backward_dq",
+    /// What the backward pass of attention needs of each query.
+    AttentionBackwardStats => "attention_backward_stats",
     /// Parts of one token's attention put together.
     AttentionMerge => "attention_merge",
     /// One part of one token's attention.
@@ -105,7 +111,12 @@ macro_rules! shared {
 }
 
 shared! {
+    "attention_tile",
     "packed",
+    "parts_1",
+    "parts_2",
+    "parts_3",
+    "parts_4",
     "philox",
     "reduce",
     "rows_1",

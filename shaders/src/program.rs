@@ -51,6 +51,10 @@ impl WeightFormat {
 /// Numbers of rows that share one read of the weights.
 pub const ROWS: [usize; 3] = [1, 4, 8];
 
+/// Quads of a head that one invocation of an attention kernel may sum: heads of up to 32, 64, 96
+/// and 128 numbers.
+pub const PARTS: [usize; 4] = [1, 2, 3, 4];
+
 /// What a device compiles: a kernel with its imports chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Program {
@@ -60,11 +64,13 @@ pub struct Program {
     pub weights: Option<WeightFormat>,
     /// What `#import rows` stands for: 1, 4 or 8.
     pub rows: Option<usize>,
+    /// What `#import parts` stands for: 1 to 4.
+    pub parts: Option<usize>,
 }
 
 impl From<Kernel> for Program {
     fn from(kernel: Kernel) -> Self {
-        Self { kernel, weights: None, rows: None }
+        Self { kernel, weights: None, rows: None, parts: None }
     }
 }
 
@@ -72,17 +78,25 @@ impl Program {
     /// Every program there is.
     pub fn all() -> Vec<Self> {
         let choices = |kernel: Kernel| {
+            let numbers = |name: &str, of: &[usize]| -> Vec<Option<usize>> {
+                match kernel.imports(name) {
+                    true => of.iter().copied().map(Some).collect(),
+                    false => vec![None],
+                }
+            };
             let weights: Vec<_> = match kernel.imports("weights") {
                 true => WeightFormat::ALL.into_iter().map(Some).collect(),
                 false => vec![None],
             };
-            let rows: Vec<_> = match kernel.imports("rows") {
-                true => ROWS.into_iter().map(Some).collect(),
-                false => vec![None],
-            };
-            weights.into_iter().flat_map(move |weights| {
-                rows.clone().into_iter().map(move |rows| Self { kernel, weights, rows })
-            })
+            let (rows, parts) = (numbers("rows", &ROWS), numbers("parts", &PARTS));
+            let mut programs = Vec::new();
+            for weights in weights {
+                for &rows in &rows {
+                    let with = |&parts: &Option<usize>| Self { kernel, weights, rows, parts };
+                    programs.extend(parts.iter().map(with));
+                }
+            }
+            programs
         };
         Kernel::ALL.iter().copied().flat_map(choices).collect()
     }
@@ -91,7 +105,8 @@ impl Program {
     pub fn name(&self) -> String {
         let weights = self.weights.map_or(String::new(), |w| format!("_{}", w.name()));
         let rows = self.rows.map_or(String::new(), |n| format!("_{n}"));
-        format!("{}{weights}{rows}", self.kernel.name())
+        let parts = self.parts.map_or(String::new(), |n| format!("_{n}"));
+        format!("{}{weights}{rows}{parts}", self.kernel.name())
     }
 
     /// The complete WGSL text.
@@ -109,6 +124,9 @@ impl Program {
         }
         if let Some(rows) = self.rows {
             shared.push(("rows", file(&format!("rows_{rows}"))));
+        }
+        if let Some(parts) = self.parts {
+            shared.push(("parts", file(&format!("parts_{parts}"))));
         }
         let linked = link(self.kernel.file(), &shared);
         linked.unwrap_or_else(|e| panic!("{}: {e}", self.name()))

@@ -1,4 +1,4 @@
-use globe_ops::attention;
+use globe_ops::{Device, Tensor, attention, attention_with_lse};
 use globe_tests::{check_op, gpu, indices, random_tensor, values};
 
 use crate::SUM_TOL;
@@ -8,29 +8,39 @@ struct Case {
     kv_heads: usize,
     head_dim: usize,
     keys: usize,
+    prefix: usize,
     ranges: Vec<[i32; 2]>,
 }
 
-fn check(case: &Case) {
-    let Case { heads, kv_heads, head_dim, keys, ref ranges } = *case;
-    let tokens = ranges.len();
-    let what = format!("attention {tokens}x{heads}/{kv_heads}x{head_dim} over {keys}");
-    check_op(&what, SUM_TOL, |device| {
-        let q = random_tensor([tokens, heads, head_dim], 1, device) * 3.0;
+impl Case {
+    fn run(&self, device: &Device) -> (Tensor<3>, Tensor<2>) {
+        let Self { heads, kv_heads, head_dim, keys, prefix, ref ranges } = *self;
+        let q = random_tensor([ranges.len(), heads, head_dim], 1, device) * 3.0;
         let k = random_tensor([keys, kv_heads, head_dim], 2, device);
         let v = random_tensor([keys, kv_heads, head_dim], 3, device);
-        let ranges = indices(ranges.as_flattened(), [tokens, 2], device);
-        attention(q, k, v, ranges, (head_dim as f32).powf(-0.5)).unwrap()
-    });
+        let ranges = indices(ranges.as_flattened(), [ranges.len(), 2], device);
+        let scale = (head_dim as f32).powf(-0.5);
+        attention_with_lse(q, k, v, &ranges, prefix, scale).unwrap()
+    }
+}
+
+fn check(case: &Case) {
+    let Case { heads, kv_heads, head_dim, keys, prefix, ref ranges } = *case;
+    let what = format!(
+        "attention {}x{heads}/{kv_heads}x{head_dim} over {keys}, prefix {prefix}",
+        ranges.len()
+    );
+    check_op(&what, SUM_TOL, |device| case.run(device).0);
+    check_op(&format!("lse of {what}"), SUM_TOL, |device| case.run(device).1);
 }
 
 /// Tokens `start..start + n` of a causal sequence.
-fn causal(start: usize, n: usize) -> Vec<[i32; 2]> {
+pub fn causal(start: usize, n: usize) -> Vec<[i32; 2]> {
     (start..start + n).map(|t| [0, t as i32 + 1]).collect()
 }
 
 /// Windows of these lengths, one after the other.
-fn windows(lengths: &[usize]) -> Vec<[i32; 2]> {
+pub fn windows(lengths: &[usize]) -> Vec<[i32; 2]> {
     let mut start = 0;
     let mut ranges = Vec::new();
     for &len in lengths {
@@ -40,26 +50,38 @@ fn windows(lengths: &[usize]) -> Vec<[i32; 2]> {
     ranges
 }
 
+/// A prompt of `prefix` tokens and answers of these lengths behind it.
+pub fn packed_answers(prefix: usize, answers: &[usize]) -> Vec<[i32; 2]> {
+    let mut ranges = causal(0, prefix);
+    for &len in answers {
+        let start = ranges.len();
+        ranges.extend((start..start + len).map(|t| [start as i32, t as i32 + 1]));
+    }
+    ranges
+}
+
 #[test]
 fn causal_prefill_matches_the_oracle() {
     for (heads, kv_heads, head_dim) in
-        [(7, 1, 16), (14, 2, 64), (4, 4, 80), (28, 4, 128), (3, 1, 20)]
+        [(7, 1, 16), (14, 2, 64), (4, 4, 80), (28, 4, 128), (3, 1, 20), (2, 1, 33), (1, 1, 1)]
     {
         for tokens in [1, 63, 64, 65] {
             let ranges = causal(0, tokens);
-            check(&Case { heads, kv_heads, head_dim, keys: tokens, ranges });
+            check(&Case { heads, kv_heads, head_dim, keys: tokens, prefix: 0, ranges });
         }
     }
-    check(&Case { heads: 7, kv_heads: 1, head_dim: 128, keys: 1000, ranges: causal(0, 1000) });
+    let ranges = causal(0, 1000);
+    check(&Case { heads: 7, kv_heads: 1, head_dim: 128, keys: 1000, prefix: 0, ranges });
     // More scores than the oracle holds at once.
-    check(&Case { heads: 28, kv_heads: 4, head_dim: 16, keys: 1000, ranges: causal(0, 1000) });
+    let ranges = causal(0, 1000);
+    check(&Case { heads: 28, kv_heads: 4, head_dim: 16, keys: 1000, prefix: 0, ranges });
 }
 
 #[test]
 fn a_step_on_a_larger_cache_matches_the_oracle() {
     for used in [1, 63, 64, 65, 999] {
         let ranges = causal(used - 1, 1);
-        check(&Case { heads: 28, kv_heads: 4, head_dim: 128, keys: 1000, ranges });
+        check(&Case { heads: 28, kv_heads: 4, head_dim: 128, keys: 1000, prefix: 0, ranges });
     }
 }
 
@@ -67,19 +89,67 @@ fn a_step_on_a_larger_cache_matches_the_oracle() {
 fn windows_see_only_themselves() {
     for lengths in [&[64, 64, 32, 32][..], &[16, 8, 8, 4], &[1, 63, 65, 2], &[1000]] {
         let ranges = windows(lengths);
-        check(&Case { heads: 2, kv_heads: 2, head_dim: 80, keys: ranges.len(), ranges });
+        let keys = ranges.len();
+        check(&Case { heads: 2, kv_heads: 2, head_dim: 80, keys, prefix: 0, ranges });
+    }
+}
+
+#[test]
+fn answers_see_the_prompt_and_themselves() {
+    for (prefix, answers) in [
+        (1, &[1, 1][..]),
+        (64, &[64, 64]),
+        (63, &[1, 65, 30]),
+        (65, &[40, 1, 100, 7]),
+        (100, &[200]),
+        (33, &[]),
+    ] {
+        for (heads, kv_heads, head_dim) in [(14, 2, 64), (2, 2, 20)] {
+            let ranges = packed_answers(prefix, answers);
+            check(&Case { heads, kv_heads, head_dim, keys: ranges.len(), prefix, ranges });
+        }
+    }
+}
+
+/// Each answer behind the shared prompt is what it would be in a sequence of its own.
+#[test]
+fn a_packed_answer_equals_the_answer_alone() {
+    let (prefix, answers, device) = (70, [50, 1, 33], &gpu().device);
+    let ranges = packed_answers(prefix, &answers);
+    let case = Case { heads: 6, kv_heads: 2, head_dim: 64, keys: ranges.len(), prefix, ranges };
+    let (packed, _) = case.run(device);
+    let (heads, head_dim, total) = (case.heads, case.head_dim, case.keys);
+    let mut start = prefix;
+    for len in answers {
+        let own = |x: Tensor<3>| {
+            Tensor::cat(vec![x.clone().slice([0..prefix]), x.slice([start..start + len])], 0)
+        };
+        let q = own(random_tensor([total, heads, head_dim], 1, device) * 3.0);
+        let k = own(random_tensor([total, case.kv_heads, head_dim], 2, device));
+        let v = own(random_tensor([total, case.kv_heads, head_dim], 3, device));
+        let ranges = causal(0, prefix + len);
+        let ranges = indices(ranges.as_flattened(), [prefix + len, 2], device);
+        let alone = attention(q, k, v, ranges, (head_dim as f32).powf(-0.5)).unwrap();
+        let alone = values(alone.slice([prefix..prefix + len]));
+        let got = values(packed.clone().slice([start..start + len]));
+        globe_tests::assert_close(&format!("answer at {start}"), &got, &alone, SUM_TOL);
+        start += len;
     }
 }
 
 #[test]
 fn an_empty_range_gives_zeros() {
-    let case = Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, ranges: vec![[0, 9], [4, 4]] };
-    check(&case);
+    let ranges = vec![[0, 9], [4, 4]];
+    check(&Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, prefix: 0, ranges });
+    let ranges = vec![[4, 4], [0, 0], [9, 9], [2, 5]];
+    check(&Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, prefix: 3, ranges });
     let device = &gpu().device;
     let q = random_tensor([1, 1, 16], 1, device);
     let kv = random_tensor([3, 1, 16], 2, device);
-    let y = attention(q, kv.clone(), kv, indices(&[2, 2], [1, 2], device), 1.0).unwrap();
+    let ranges = indices(&[2, 2], [1, 2], device);
+    let (y, lse) = attention_with_lse(q, kv.clone(), kv, &ranges, 0, 1.0).unwrap();
     assert!(values(y).iter().all(|y| *y == 0.0));
+    assert_eq!(values(lse), [0.0]);
 }
 
 #[test]

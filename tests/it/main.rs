@@ -3,6 +3,7 @@
 
 mod adamw;
 mod attention;
+mod attention_backward;
 mod attention_step;
 mod autodiff;
 mod bad_input;

@@ -4,7 +4,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, IntDType, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::Result;
 use crate::launch::{contiguous, launch, output, words};
@@ -13,22 +13,31 @@ use crate::shapes::{expect, supported};
 /// The widest head that fits the workgroup memory every adapter has.
 pub const MAX_HEAD_DIM: usize = 128;
 /// Scores that the oracle holds at once, 64 MiB of them: a large photo has gigabytes in all.
-const MAX_SCORES: usize = 1 << 24;
-/// Query rows per workgroup.
-const ROWS: u32 = 16;
+pub(crate) const MAX_SCORES: usize = 1 << 24;
+/// Query rows per workgroup of every tiled kernel, and keys per workgroup of the backward pass.
+pub(crate) const TILE: u32 = 64;
+/// Quads of a head that eight invocations sum with one quad each.
+const QUADS_PER_PART: usize = 8;
+
+/// What the op needs besides tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionPlan {
+    pub(crate) prefix: usize,
+    pub(crate) scale: f32,
+}
 
 /// The op on backend primitives.
 #[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
 pub trait AttentionOps: Backend {
-    /// The body is the oracle; see [`attention`] for shapes. It does store scores, though never
+    /// The body is the oracle; see [`attention_with_lse`]. It does store scores, though never
     /// more than [`MAX_SCORES`] of them.
     fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         ranges: IntTensor<Self>,
-        scale: f32,
-    ) -> FloatTensor<Self> {
+        plan: AttentionPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [tokens, n_heads, head_dim] = q.shape().dims();
         let [keys, _, _] = k.shape().dims();
         let k = Self::float_permute(k, &[1, 2, 0]); // [n_kv_heads, head_dim, keys]
@@ -39,22 +48,24 @@ pub trait AttentionOps: Backend {
             let all = [rows.clone().into(), (0..n_heads).into(), (0..head_dim).into()];
             let q = Self::float_slice(q.clone(), &all);
             let ranges = Self::int_slice(ranges.clone(), &[rows.clone().into(), (0..2).into()]);
-            let visible = key_mask::<Self>(ranges, rows.len(), keys);
-            attend::<Self>(q, k.clone(), v.clone(), visible, scale)
+            let visible = key_mask::<Self>(ranges, keys, plan.prefix);
+            attend::<Self>(q, k.clone(), v.clone(), visible, plan.scale)
         });
-        Self::float_cat(parts.collect(), 0)
+        let (y, lse) = parts.unzip();
+        (Self::float_cat(y, 0), Self::float_cat(lse, 0))
     }
 }
 
 /// Attention with all scores at once. `q: [tokens, n_heads, head_dim]`,
 /// `k: [n_kv_heads, head_dim, keys]`, `v: [n_kv_heads, keys, head_dim]`, `visible: [tokens, keys]`.
+/// Also returns the logarithm of each sum of weights, `[tokens, n_heads]`.
 pub(crate) fn attend<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     visible: BoolTensor<B>,
     scale: f32,
-) -> FloatTensor<B> {
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let [tokens, n_heads, head_dim] = q.shape().dims();
     let [n_kv_heads, _, keys] = k.shape().dims();
     let group = n_heads / n_kv_heads;
@@ -74,18 +85,34 @@ pub(crate) fn attend<B: Backend>(
 
     // The maximum only keeps exp in range, so it takes no part in the gradient.
     let highest = B::float_max_dim(B::float_detach(scores.clone()), 2);
-    let weights = B::float_exp(B::float_sub(scores, highest));
+    let weights = B::float_exp(B::float_sub(scores, highest.clone()));
     let weights = B::float_mul(weights, B::bool_into_float(visible, FloatDType::F32));
-    let total = B::float_clamp_min(B::float_sum_dim(weights.clone(), 2), 1e-30.into());
-    let y = B::float_div(B::float_matmul(weights, v), total);
+    let total = B::float_sum_dim(weights.clone(), 2); // [n_kv_heads, rows, 1]
+    let norm = B::float_clamp_min(total.clone(), 1e-30.into());
+    let y = B::float_div(B::float_matmul(weights, v), norm.clone());
 
-    let y = B::float_reshape(y, [n_kv_heads, tokens, group, head_dim].into());
-    let y = B::float_permute(y, &[1, 0, 2, 3]);
-    B::float_reshape(y, [tokens, n_heads, head_dim].into())
+    // A row that sees nothing has a sum of 0, and 0 instead of its logarithm.
+    let store = get_device_settings::<B>(&total.device()).bool_dtype;
+    let is_blind = B::float_lower_equal_elem(total, 0.0.into(), store);
+    let lse = B::float_add(highest, B::float_log(norm));
+    let lse = B::float_mask_fill(lse, is_blind, 0.0.into());
+
+    let heads_last = |x, width: usize| {
+        let x = B::float_reshape(x, [n_kv_heads, tokens, group, width].into());
+        let x = B::float_permute(x, &[1, 0, 2, 3]);
+        B::float_reshape(x, [tokens, n_heads, width].into())
+    };
+    (heads_last(y, head_dim), B::float_reshape(heads_last(lse, 1), [tokens, n_heads].into()))
 }
 
-/// Which of `keys` each token may read, `[tokens, keys]`.
-fn key_mask<B: Backend>(ranges: IntTensor<B>, tokens: usize, keys: usize) -> BoolTensor<B> {
+/// Which of `keys` each token may read: those in its range of `ranges: [tokens, 2]`, and those
+/// before both the prefix and the range. Returns `[tokens, keys]`.
+pub(crate) fn key_mask<B: Backend>(
+    ranges: IntTensor<B>,
+    keys: usize,
+    prefix: usize,
+) -> BoolTensor<B> {
+    let [tokens, _] = ranges.shape().dims();
     let device = ranges.device();
     let store = get_device_settings::<B>(&device).bool_dtype;
     let full = |x| B::int_expand(x, [tokens, keys].into());
@@ -93,10 +120,15 @@ fn key_mask<B: Backend>(ranges: IntTensor<B>, tokens: usize, keys: usize) -> Boo
         |i: usize| full(B::int_slice(ranges.clone(), &[(0..tokens).into(), (i..i + 1).into()]));
     let key = B::int_arange(0..keys as i64, &device, IntDType::I32);
     let key = full(B::int_reshape(key, [1, keys].into()));
-    B::bool_and(
+    let in_range = B::bool_and(
         B::int_greater_equal(key.clone(), bound(0), store),
-        B::int_lower(key, bound(1), store),
-    )
+        B::int_lower(key.clone(), bound(1), store),
+    );
+    let in_prefix = B::bool_and(
+        B::int_lower(key.clone(), bound(0), store),
+        B::int_lower_elem(key, (prefix as i64).into(), store),
+    );
+    B::bool_or(in_range, in_prefix)
 }
 
 #[cfg(feature = "flex")]
@@ -114,17 +146,58 @@ impl AttentionOps for CubeBackend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         ranges: IntTensor<Self>,
-        scale: f32,
-    ) -> FloatTensor<Self> {
+        plan: AttentionPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [q, k, v, ranges] = contiguous([q, k, v, ranges]);
         let [tokens, n_heads, head_dim] = q.shape().dims();
         let [keys, n_kv_heads, _] = k.shape().dims();
-        let group = n_heads / n_kv_heads;
+        let (group, quads) = (n_heads / n_kv_heads, head_dim / 4);
         let y = output(&q, [tokens, n_heads, head_dim], DType::F32);
-        let params = words![tokens, n_kv_heads, group, head_dim, keys, scale];
-        let groups = [((tokens * group) as u32).div_ceil(ROWS), n_kv_heads as u32, 1];
-        launch(Kernel::Attention, &[&q, &k, &v, &ranges, &y], &params, groups);
-        y
+        let lse = output(&q, [tokens, n_heads], DType::F32);
+        let AttentionPlan { prefix, scale } = plan;
+        let params = words![tokens, n_kv_heads, group, quads, keys, prefix, scale];
+        let groups = [((tokens * group) as u32).div_ceil(TILE), n_kv_heads as u32, 1];
+        let program = tiled(Kernel::Attention, head_dim);
+        launch(program, &[&q, &k, &v, &ranges, &y, &lse], &params, groups);
+        (y, lse)
+    }
+}
+
+/// The kernel with as many sums per invocation as the head needs.
+pub(crate) fn tiled(kernel: Kernel, head_dim: usize) -> Program {
+    let parts = (head_dim / 4).div_ceil(QUADS_PER_PART);
+    Program { parts: Some(parts), ..kernel.into() }
+}
+
+/// Errors unless the shapes fit together; see [`attention_with_lse`].
+pub(crate) fn check_shapes(
+    op: &'static str,
+    q: [usize; 3],
+    k: [usize; 3],
+    v: [usize; 3],
+    ranges: [usize; 2],
+) -> Result<()> {
+    let ([tokens, n_heads, head_dim], [keys, n_kv_heads, _]) = (q, k);
+    let fits = (1..=MAX_HEAD_DIM).contains(&head_dim);
+    supported(op, "head_dim", head_dim, "1 to 128", fits)?;
+    let divides = n_kv_heads > 0 && n_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
+    supported(op, "n_heads", n_heads, "a multiple of the key heads", divides)?;
+    supported(op, "tokens", tokens, "at least 1", tokens > 0)?;
+    supported(op, "keys", keys, "at least 1", keys > 0)?;
+    expect(op, "k", k, [keys, n_kv_heads, head_dim])?;
+    expect(op, "v", v, [keys, n_kv_heads, head_dim])?;
+    expect(op, "ranges", ranges, [tokens, 2])
+}
+
+/// Heads with zeros up to a multiple of 4, which change no score: the kernels read quads.
+pub(crate) fn whole_quads(x: Tensor<3>) -> Tensor<3> {
+    let [rows, heads, head_dim] = x.dims();
+    match head_dim.next_multiple_of(4) - head_dim {
+        0 => x,
+        missing => {
+            let zeros = Tensor::zeros([rows, heads, missing], &x.device());
+            Tensor::cat(vec![x, zeros], 2)
+        }
     }
 }
 
@@ -143,20 +216,35 @@ pub fn attention(
     ranges: Tensor<2, Int>,
     scale: f32,
 ) -> Result<Tensor<3>> {
+    Ok(attention_with_lse(q, k, v, &ranges, 0, scale)?.0)
+}
+
+/// [`attention`] where several answers may stand behind one prompt: token `t` also reads the keys
+/// before both `prefix` and `ranges[t][0]`. So a prompt token has the range `0..t + 1`, and a
+/// token of an answer that starts at `a` has `a..t + 1`.
+///
+/// Also returns what the backward pass starts from, `[tokens, n_heads]`: the logarithm of the sum
+/// of `exp(score)` over the keys read, 0 where there are none.
+///
+/// # Errors
+/// [`crate::Error::Shape`] or [`crate::Error::Unsupported`] if sizes do not fit.
+pub fn attention_with_lse(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    ranges: &Tensor<2, Int>,
+    prefix: usize,
+    scale: f32,
+) -> Result<(Tensor<3>, Tensor<2>)> {
+    check_shapes("attention", q.dims(), k.dims(), v.dims(), ranges.dims())?;
     let [tokens, n_heads, head_dim] = q.dims();
-    let [keys, n_kv_heads, _] = k.dims();
-    supported(
-        "attention",
-        "head_dim",
-        head_dim,
-        "1 to 128",
-        (1..=MAX_HEAD_DIM).contains(&head_dim),
-    )?;
-    let divides = n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
-    supported("attention", "n_heads", n_heads, "a multiple of the key heads", divides)?;
-    expect("attention", "k", k.dims(), [keys, n_kv_heads, head_dim])?;
-    expect("attention", "v", v.dims(), [keys, n_kv_heads, head_dim])?;
-    expect("attention", "ranges", ranges.dims(), [tokens, 2])?;
-    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::attention(q, k, v, ranges.into_dispatch(), scale)))
+    let [q, k, v] = [q, k, v].map(|x| whole_quads(x).into_dispatch());
+    let plan = AttentionPlan { prefix, scale };
+    let (y, lse) = Dispatch::attention(q, k, v, ranges.clone().into_dispatch(), plan);
+    let y = Tensor::from_dispatch(y);
+    let y = match head_dim.is_multiple_of(4) {
+        true => y,
+        false => y.slice([0..tokens, 0..n_heads, 0..head_dim]),
+    };
+    Ok((y, Tensor::from_dispatch(lse)))
 }

@@ -69,7 +69,7 @@ pub trait AttentionStepOps: AttentionOps {
         );
         let k = Self::float_permute(k, &[1, 2, 0]);
         let v = Self::float_permute(v, &[1, 0, 2]);
-        attend::<Self>(q, k, v, visible, plan.scale)
+        attend::<Self>(q, k, v, visible, plan.scale).0
     }
 }
 

@@ -8,6 +8,7 @@
 mod adamw;
 mod advance;
 mod attention;
+mod attention_backward;
 mod attention_step;
 #[cfg(feature = "autodiff")]
 mod autodiff;
@@ -32,8 +33,6 @@ mod rotary;
 mod rotary_split;
 mod rotary_split_backward;
 mod sample;
-mod stub;
-pub use stub::*;
 mod scatter_rows;
 mod shapes;
 mod silu_mul;
@@ -45,7 +44,8 @@ mod unpack;
 
 pub use adamw::{AdamStep, adamw};
 pub use advance::{BatchStart, BatchState, MAX_STOP_TOKENS, advance};
-pub use attention::{MAX_HEAD_DIM, attention};
+pub use attention::{MAX_HEAD_DIM, attention, attention_with_lse};
+pub use attention_backward::{SavedAttention, attention_backward, key_ranges};
 pub use attention_step::{StepAttention, attention_step, step_scratch_bytes};
 pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;

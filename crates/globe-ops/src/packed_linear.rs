@@ -153,7 +153,7 @@ impl PackedLinearOps for CubeBackend {
 
 impl PackedPlan {
     fn program(&self, kernel: Kernel, rows: Option<usize>) -> Program {
-        Program { kernel, weights: Some(self.format), rows }
+        Program { weights: Some(self.format), rows, ..kernel.into() }
     }
 
     /// Whether a tile of many rows is computed together.

@@ -78,8 +78,7 @@ impl PackedLinearBackwardOps for CubeBackend {
         let [_, cols] = dx.shape().dims();
         let BackwardPlan { format, outputs, first, blocks, scale_words, flags } = plan;
         let params = words![rows, blocks, outputs, scale_words, cols, dy_stride, first, flags];
-        let program =
-            Program { kernel: Kernel::PackedLinearBackward, weights: Some(format), rows: None };
+        let program = Program { weights: Some(format), ..Kernel::PackedLinearBackward.into() };
         let inputs = (blocks * BLOCK) as u32;
         let groups = [inputs.div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
         launch(program, &[&words, &scales, &dy, &residual, &dx], &params, groups);

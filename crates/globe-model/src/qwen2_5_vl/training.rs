@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use globe_format::packed::TensorSpec;
 use globe_ops::{
-    Compute, Device, Int, Tensor, attention_backward, attention_with_lse, gather_rows, logp_gather,
-    logp_gather_backward, read_f32, rotary_split, rotary_split_backward, scatter_rows, swiglu,
-    swiglu_backward, tensor_f32, tensor_i32, zeros,
+    Compute, Device, Int, SavedAttention, Tensor, attention_backward, attention_with_lse,
+    gather_rows, key_ranges, logp_gather, logp_gather_backward, read_f32, rotary_split,
+    rotary_split_backward, scatter_rows, swiglu, swiglu_backward, tensor_f32, tensor_i32, zeros,
 };
 
 use super::{DecoderLayer, Qwen2_5Vl, scale};
@@ -215,7 +215,7 @@ impl Qwen2_5Vl {
         let merge = cfg.vision.spatial_merge_size;
         let of_prompt = mrope_positions(group.prompt, cfg.image_token_id, group.grids, merge)?;
         let mut axes = of_prompt.axes;
-        let mut ranges: Vec<[usize; 2]> = (0..prefix).map(|t| [0, t + 1]).collect();
+        let mut ranges: Vec<[i32; 2]> = (0..prefix as i32).map(|t| [0, t + 1]).collect();
         let mut sources = Vec::new();
         let mut targets = Vec::new();
         let longest = group.answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
@@ -224,23 +224,21 @@ impl Qwen2_5Vl {
             targets.push(answer[0] as i32);
         }
         for answer in group.answers {
-            let start = ranges.len();
+            let start = ranges.len() as i32;
             // The last token is predicted, never read.
-            for t in 0..answer.len().saturating_sub(1) {
-                let position = (prefix + t) as i32 + of_prompt.delta;
+            for (t, next) in (0..).zip(answer.iter().skip(1)) {
+                let position = prefix as i32 + t + of_prompt.delta;
                 axes.iter_mut().for_each(|axis| axis.push(position));
                 ranges.push([start, start + t + 1]);
-                sources.push((start + t) as i32);
-                targets.push(answer[t + 1] as i32);
+                sources.push(start + t);
+                targets.push(*next as i32);
             }
         }
         let tokens = ranges.len();
         self.check_windows(tokens)?;
-        let key_ranges = key_ranges(&ranges, prefix);
-        let index = |pairs: Vec<[usize; 2]>| {
-            let values = pairs.as_flattened().iter().map(|i| *i as i32).collect();
-            tensor_i32(values, [tokens, 2], device)
-        };
+        let key_ranges = key_ranges(&ranges, prefix, tokens);
+        let index =
+            |pairs: Vec<[i32; 2]>| tensor_i32(pairs.as_flattened().to_vec(), [tokens, 2], device);
         let head_dim = cfg.text.head_dim();
         // An image spans at least as many tokens as positions, so none lies past these.
         let (theta, n_positions) = (cfg.text.rope_theta(), prefix + longest);
@@ -429,18 +427,6 @@ fn adapted(specs: &[TensorSpec]) -> impl Iterator<Item = &TensorSpec> {
     })
 }
 
-/// For every key the first and the end of the queries that may see it.
-fn key_ranges(ranges: &[[usize; 2]], prefix: usize) -> Vec<[usize; 2]> {
-    let tokens = ranges.len();
-    // Within an answer the range of every query starts at the answer's first token.
-    let end_of = |start: usize| ranges.partition_point(|range| range[0] <= start);
-    let key = |key: usize| match key < prefix {
-        true => [key, tokens],
-        false => [key, end_of(ranges[key][0])],
-    };
-    (0..tokens).map(key).collect()
-}
-
 impl DecoderLayer {
     /// The layer on a whole sequence: `x: [tokens, hidden]`.
     fn activations(&self, x: Tensor<2>, context: &Context) -> Result<Activations> {
@@ -495,18 +481,17 @@ impl DecoderLayer {
         let flat = saved.y.clone().reshape([tokens, width]);
         let dy = self.o_proj.backward(flat, dmid.clone(), o_sum.as_mut())?;
         let dy = dy.reshape([tokens, heads.n_heads, heads.head_dim]);
-        let (dq, dk, dv) = attention_backward(
-            saved.q,
-            saved.k,
-            saved.v,
-            saved.y,
-            saved.lse,
-            dy,
-            &sequence.ranges,
-            &sequence.key_ranges,
-            sequence.prefix,
-            scale(heads),
-        )?;
+        let attention = SavedAttention {
+            q: saved.q,
+            k: saved.k,
+            v: saved.v,
+            y: saved.y,
+            lse: saved.lse,
+            ranges: sequence.ranges.clone(),
+            prefix: sequence.prefix,
+            scale: scale(heads),
+        };
+        let (dq, dk, dv) = attention_backward(attention, dy, &sequence.key_ranges)?;
         let (table, positions) = (&sequence.rotary_table, &sequence.positions);
         let dqkv = rotary_split_backward(dq, dk, dv, table, positions, &heads.sections)?;
         let dnormed = self.qkv.backward(saved.x_normed, dqkv, qkv_sum.as_mut())?;
