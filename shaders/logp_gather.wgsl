@@ -53,7 +53,7 @@ fn main(
         let value = logits[base + i] * params.heat - highest;
         let weight = exp(value);
         total += weight;
-        weighted += weight * value;
+        weighted += select(0.0, weight * value, weight > 0.0); // a logit of -inf counts nothing
     }
     let sum = workgroup_sum(local, total);
     let mean = workgroup_sum(local, weighted) / sum;

@@ -122,6 +122,9 @@ pub struct BenchArgs {
     /// Side of the image in pixels; 0 leaves the tower out
     #[arg(long, value_name = "PIXELS", default_value_t = 224)]
     pub image: usize,
+    /// Measure a training step as well: an adapter of rank 16, as many answers as the largest --batch
+    #[arg(long)]
+    pub train: bool,
     /// Measurements of each kind, of which the median counts
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub repeats: usize,

@@ -3,6 +3,7 @@
 mod roof;
 mod shape;
 mod stats;
+mod train;
 
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ struct Report {
     image: Option<ImageReport>,
     prefill: PrefillReport,
     decode: Vec<DecodeReport>,
+    train: Option<train::TrainReport>,
     device_bytes_in_use: u64,
     device_bytes_reserved: u64,
     host_peak_bytes: Option<u64>,
@@ -104,7 +106,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     let progress = Progress::loading(args.json);
     let start = Instant::now();
     let mut on_progress = |done, all| progress.set(done, all);
-    let (model, name, bits) = match &args.model {
+    let (mut model, name, bits) = match &args.model {
         Some(folder) => {
             let folder = open_folder(Some(folder))?;
             let precision = globe_model::Precision::Stored;
@@ -139,6 +141,10 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         phases.end("decode", &compute);
     }
     let (now, memory) = (compute.memory(), phases.finish());
+    let train = match args.train {
+        true => Some(train::train(&mut model, &compute, &roof, args).await?),
+        false => None,
+    };
     Ok(Report {
         globe: env!("CARGO_PKG_VERSION"),
         adapter: compute.name.clone(),
@@ -152,6 +158,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         image,
         prefill,
         decode,
+        train,
         device_bytes_in_use: now.in_use,
         device_bytes_reserved: now.reserved,
         host_peak_bytes: memory.iter().filter_map(|phase| phase.host_peak_bytes).max(),
@@ -343,6 +350,9 @@ fn text(report: &Report) -> String {
             decode.submits_per_step,
             decode.host_microseconds_per_step,
         );
+    }
+    if let Some(train) = &report.train {
+        text += &train.text();
     }
     let mib = |bytes: u64| bytes as f64 / (1u64 << 20) as f64;
     text += &format!(

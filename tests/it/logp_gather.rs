@@ -4,7 +4,7 @@ use globe_tests::{assert_close, check_op, gpu, indices, oracle, random_tensor, v
 use crate::{SUM_TOL, gradient};
 
 const TEMPERATURE: f32 = 0.7;
-const SIZES: [[usize; 2]; 5] = [[1, 151], [63, 257], [64, 5000], [65, 32], [300, 7]];
+const SIZES: [[usize; 2]; 5] = [[1, 151], [63, 257], [64, 5000], [65, 32], [1000, 7]];
 
 fn targets(rows: usize, vocab: usize, device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i32> = (0..rows).map(|row| (31 * row % vocab) as i32).collect();
@@ -60,9 +60,14 @@ fn what_does_not_fit_is_refused() {
     let device = &gpu().device;
     let logits = random_tensor([3, 5], 1, device);
     assert!(logp_gather(logits.clone(), targets(2, 5, device), 1.0).is_err());
-    assert!(logp_gather(logits.clone(), targets(3, 5, device), 0.0).is_err());
+    for temperature in [0.0, -1.0, f32::INFINITY, f32::NAN, 1e-40] {
+        assert!(logp_gather(logits.clone(), targets(3, 5, device), temperature).is_err());
+    }
     let stats = random_tensor([3, 2], 1, device);
     let dlogp = random_tensor([3], 1, device);
     let ids = targets(3, 5, device);
-    assert!(logp_gather_backward(logits, ids, stats, dlogp, 1.0).is_err());
+    let (l, i, d) = (logits.clone(), ids.clone(), dlogp.clone());
+    assert!(logp_gather_backward(l, i, stats, d, 1.0).is_err());
+    let stats = random_tensor([3, 3], 1, device);
+    assert!(logp_gather_backward(logits, ids, stats, dlogp, 0.0).is_err());
 }

@@ -75,8 +75,14 @@ pub fn logp_gather(
 ) -> Result<Tensor<2>> {
     let (op, [rows, _]) = ("logp_gather", logits.dims());
     expect(op, "targets", targets.dims(), [rows])?;
-    let thousandths = (1000.0 * temperature) as usize;
-    supported(op, "temperature in thousandths", thousandths, "positive", temperature > 0.0)?;
+    check_temperature(op, temperature)?;
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     Ok(Tensor::from_dispatch(Dispatch::logp_gather(logits, targets, temperature)))
+}
+
+/// Errors unless the temperature and what divides by it are positive numbers.
+pub(crate) fn check_temperature(op: &'static str, temperature: f32) -> Result<()> {
+    let usable = temperature.is_normal() && temperature > 0.0 && (1.0 / temperature).is_finite();
+    let thousandths = (1000.0 * temperature) as usize;
+    supported(op, "temperature in thousandths", thousandths, "positive", usable)
 }

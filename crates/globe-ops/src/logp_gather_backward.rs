@@ -8,6 +8,7 @@ use globe_shaders::Kernel;
 
 use crate::Result;
 use crate::launch::{contiguous, element_groups, launch, words};
+use crate::logp_gather::check_temperature;
 use crate::shapes::expect;
 
 /// The op on backend primitives.
@@ -73,7 +74,8 @@ impl LogpGatherBackwardOps for CubeBackend {
 /// On the GPU the buffer of `logits` itself changes, and so does every clone of it.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if sizes do not fit together.
+/// [`crate::Error::Shape`] if sizes do not fit together, [`crate::Error::Unsupported`] for a
+/// temperature that is not positive, in thousandths.
 pub fn logp_gather_backward(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -82,6 +84,7 @@ pub fn logp_gather_backward(
     temperature: f32,
 ) -> Result<Tensor<2>> {
     let (op, [rows, _]) = ("logp_gather_backward", logits.dims());
+    check_temperature(op, temperature)?;
     expect(op, "targets", targets.dims(), [rows])?;
     expect(op, "stats", stats.dims(), [rows, 3])?;
     expect(op, "dlogp", dlogp.dims(), [rows])?;

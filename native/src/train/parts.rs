@@ -20,7 +20,7 @@ use globe_train::data::Stream;
 use globe_train::rewards::{Judge, RewardSet};
 
 use crate::exit::{Fail, OrUsage};
-use crate::input::load_onto;
+use crate::input::{load_onto, read_text};
 
 /// A policy, and what its judge shares with it.
 pub struct Parts {
@@ -39,7 +39,7 @@ pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
     let compute = pollster::block_on(open_device(choice)).or_usage()?;
     let engine = pollster::block_on(load_onto(&folder, compute, &LoadOptions::default(), quiet))?;
     let (adapter, modules) = adapter(config, &engine).or_usage()?;
-    let prompt = Prompt::reason();
+    let prompt = question(config).or_usage()?;
     let options = PolicyOptions {
         identity: identity(folder.path(), &prompt)
             .with_context(|| format!("cannot read {}", folder.path().display()))?,
@@ -54,6 +54,18 @@ pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
 
 fn max_pixels(config: &Config) -> Option<usize> {
     Some(config.model.max_pixels as usize).filter(|n| *n > 0)
+}
+
+/// What is asked about a photo.
+fn question(config: &Config) -> anyhow::Result<Prompt> {
+    match config.model.question.as_str() {
+        "reason" => Ok(Prompt::reason()),
+        "direct" => Ok(Prompt::direct()),
+        path => {
+            let user = read_text(Path::new(path)).context("model.question")?;
+            Ok(Prompt { user, ..Prompt::reason() })
+        }
+    }
 }
 
 /// The folder of the base model.

@@ -127,6 +127,8 @@ sections! {
         adapter: String = String::new(),
         /// `auto`, `cpu`, or the name of a graphics device.
         device: String = "auto".into(),
+        /// What is asked about a photo: `reason`, `direct`, or a file with the text.
+        question: String = "reason".into(),
         /// Train the vision tower too. Frozen, its features are computed once per photo.
         train_vision: bool = false,
         /// Photos are reduced to this many pixels; 0 keeps the model's own limit.
