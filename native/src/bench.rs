@@ -76,6 +76,8 @@ struct DecodeReport {
     dispatches_per_step: usize,
     submits_per_step: usize,
     host_microseconds_per_step: f64,
+    /// Once per batch: the host's part of running a step and recording it.
+    record_milliseconds: f64,
 }
 
 /// Measures and prints.
@@ -247,11 +249,14 @@ async fn answers(
     let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
     let samples: Vec<u32> = (0..rows as u32).collect();
     let (mut times, mut host, mut dispatches) = (Vec::new(), Vec::new(), 0);
+    let mut records = Vec::new();
     for i in 0..=args.repeats {
         let options =
             SampleOptions { temperature: 0.7, seed: i as u64, ..SampleOptions::default() };
         let mut batch = Batch::start(&cache, &logits, &samples, None, options, &[]).or_usage()?;
+        let call = Instant::now();
         batch.step(model, &cache).or_usage()?; // records
+        let recorded = call.elapsed().as_secs_f64();
         batch.read().await.or_usage()?;
         let steps = args.tokens - 2;
         let start = Instant::now();
@@ -269,9 +274,11 @@ async fn answers(
         if i > 0 {
             times.push(seconds);
             host.push(queued);
+            records.push(recorded);
         }
     }
-    Ok(decode_report(model, rows, roof, args, Stats::new(times), Stats::new(host), dispatches))
+    let stats = [times, host, records].map(Stats::new);
+    Ok(decode_report(model, rows, roof, args, stats, dispatches))
 }
 
 fn decode_report(
@@ -279,8 +286,7 @@ fn decode_report(
     rows: usize,
     roof: &Roof,
     args: &BenchArgs,
-    seconds: Stats,
-    host: Stats,
+    [seconds, host, record]: [Stats; 3],
     dispatches: usize,
 ) -> DecodeReport {
     let cfg = &model.config().text;
@@ -300,6 +306,7 @@ fn decode_report(
         dispatches_per_step: dispatches,
         submits_per_step: dispatches.div_ceil(globe_ops::TASKS_MAX),
         host_microseconds_per_step: host.median * 1e6,
+        record_milliseconds: record.median * 1e3,
         seconds,
     }
 }
@@ -339,7 +346,7 @@ fn text(report: &Report) -> String {
     for decode in &report.decode {
         text += &format!(
             "decode   {:8.2} tokens/s, {} at once ({:.2} ms a step ± {:.2}, {:.2} GB/s, {:.0} % of the copy roof, \
-             {} dispatches, {} submit, host {:.0} us)\n",
+             {} dispatches, {} submit, host {:.0} us, recorded in {:.0} ms)\n",
             decode.tokens_per_second,
             decode.batch,
             decode.milliseconds_per_step,
@@ -349,6 +356,7 @@ fn text(report: &Report) -> String {
             decode.dispatches_per_step,
             decode.submits_per_step,
             decode.host_microseconds_per_step,
+            decode.record_milliseconds,
         );
     }
     if let Some(train) = &report.train {

@@ -21,6 +21,9 @@ const MODEL_VARIABLE: &str = "GLOBE_MODEL";
 /// Largest image file read, bytes: far above any photo, and an endless stream stops there.
 const MAX_IMAGE_FILE_BYTES: u64 = 1 << 30;
 
+/// Where the size of nearly every photo stands: thousands of them may be asked for theirs.
+const HEADER_BYTES: u64 = 128 << 10;
+
 /// Reads and decodes an image file.
 pub fn read_photo(path: &Path) -> anyhow::Result<Photo> {
     let mut bytes = Vec::new();
@@ -54,9 +57,12 @@ pub fn open_folder(model: Option<&Path>) -> Result<Folder, Fail> {
 /// Height and width of the photo with the most pixels; files that are no photos are passed over.
 pub fn largest_photo(paths: &[PathBuf]) -> Option<[usize; 2]> {
     let size = |path: &PathBuf| {
-        let mut bytes = Vec::new();
-        File::open(path).ok()?.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut bytes).ok()?;
-        upright_size(&bytes, &DecodeLimits::default()).ok()
+        let (mut file, mut bytes) = (File::open(path).ok()?, Vec::new());
+        let mut size_within = |limit: u64| {
+            file.by_ref().take(limit).read_to_end(&mut bytes).ok()?;
+            upright_size(&bytes, &DecodeLimits::default()).ok()
+        };
+        size_within(HEADER_BYTES).or_else(|| size_within(MAX_IMAGE_FILE_BYTES))
     };
     paths.iter().filter_map(size).max_by_key(|[height, width]| height * width)
 }

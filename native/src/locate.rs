@@ -31,16 +31,17 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
     let sink = Sink::open(args.out.as_deref(), interrupt).or_usage()?;
     let gazetteer = Gazetteer::full()?;
     let mut loading = Phases::begin();
-    let engine = load_engine(&folder, &args.model, demand(args, &options), args.quiet).await?;
+    let largest = largest_photo(&args.images);
+    let demand = demand(&options, largest);
+    let engine = load_engine(&folder, &args.model, demand, args.quiet).await?;
     loading.end("load", engine.compute());
     let progress = Progress::images(args.images.len(), args.quiet);
     let architecture = engine.model().architecture();
     progress.note(&format!("{architecture} on {}", engine.adapter()));
     let show_text = args.format == Format::Text && !args.quiet;
     // Room for one photo: it may be named twice.
-    let kept = largest_photo(&args.images)
-        .and_then(|photo| engine.feature_bytes(photo, options.max_pixels).ok())
-        .unwrap_or(0);
+    let kept =
+        largest.and_then(|photo| engine.feature_bytes(photo, options.max_pixels).ok()).unwrap_or(0);
     let features = FeatureCache::new(kept);
     let loading = loading.finish();
     let run = Run { engine, gazetteer, options, features, interrupt, progress, show_text, loading };
@@ -59,12 +60,11 @@ async fn locate_all(args: &LocateArgs, interrupt: &Interrupt) -> Result<Exit, Fa
 }
 
 /// What must fit at least: without `--batch`, answers are cut into batches as small as one.
-fn demand(args: &LocateArgs, options: &LocateOptions) -> Demand {
-    let photo = largest_photo(&args.images);
+fn demand(options: &LocateOptions, largest: Option<[usize; 2]>) -> Demand {
     Demand {
         prompt: options.prompt.clone(),
-        photo,
-        photos: usize::from(photo.is_some()), // an image that cannot be read is reported later
+        photo: largest,
+        photos: usize::from(largest.is_some()), // an image that cannot be read is reported later
         max_pixels: options.max_pixels,
         answers: options.batch.map_or(1, |_| options.at_once() as usize),
         max_tokens: options.max_tokens,

@@ -27,6 +27,27 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Errors if the files of the folder contradict each other.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let Self { tokenizer, preprocessor: got, .. } = self;
+        tokenizer.check_vocab(config.text.vocab_size)?;
+        let vision = &config.vision;
+        // A folder may call its placeholder otherwise; then the id of the configuration counts.
+        let image_pad = tokenizer.id("<|image_pad|>").unwrap_or(config.image_token_id);
+        let (tokens, images) = ("tokenizer.json", "preprocessor_config.json");
+        for (file, field, got, expected) in [
+            (tokens, "<|image_pad|>", image_pad as usize, config.image_token_id as usize),
+            (images, "patch_size", got.patch_size, vision.patch_size),
+            (images, "temporal_patch_size", got.temporal_patch_size, vision.temporal_patch_size),
+            (images, "merge_size", got.merge_size, vision.spatial_merge_size),
+        ] {
+            if got != expected {
+                return Err(Error::Mismatch { file, field, got, expected });
+            }
+        }
+        Ok(())
+    }
+
     /// Ids of a prompt, one per merged patch where a photo stands.
     pub(crate) fn ids(
         &self,
@@ -126,37 +147,14 @@ impl Engine {
         let stop = StopTokens::load(files, &tokenizer).await?;
         let preprocessor = load_preprocessor(files).await?;
         let reader = Reader { tokenizer, template, preprocessor };
+        reader.check(&config)?;
         let LoadOptions { precision, budget, demand } = options;
         if let Some(budget) = *budget {
             let dense = *precision == Precision::Reference || !compute.is_gpu();
             plan_with(files, &config, &reader, dense, demand).await?.check(budget)?;
         }
         let model = Model::load(files, config, &compute, *precision, progress).await?;
-        let engine = Self { model, reader, stop, compute, budget: *budget };
-        engine.check()?;
-        Ok(engine)
-    }
-
-    /// Errors if the files of the folder contradict each other.
-    fn check(&self) -> Result<()> {
-        let config = self.model.config();
-        let Reader { tokenizer, preprocessor: got, .. } = &self.reader;
-        tokenizer.check_vocab(config.text.vocab_size)?;
-        let vision = &config.vision;
-        // A folder may call its placeholder otherwise; then the id of the configuration counts.
-        let image_pad = tokenizer.id("<|image_pad|>").unwrap_or(config.image_token_id);
-        let (tokens, images) = ("tokenizer.json", "preprocessor_config.json");
-        for (file, field, got, expected) in [
-            (tokens, "<|image_pad|>", image_pad as usize, config.image_token_id as usize),
-            (images, "patch_size", got.patch_size, vision.patch_size),
-            (images, "temporal_patch_size", got.temporal_patch_size, vision.temporal_patch_size),
-            (images, "merge_size", got.merge_size, vision.spatial_merge_size),
-        ] {
-            if got != expected {
-                return Err(Error::Mismatch { file, field, got, expected });
-            }
-        }
-        Ok(())
+        Ok(Self { model, reader, stop, compute, budget: *budget })
     }
 
     /// Name of the adapter that computes.

@@ -58,6 +58,7 @@ pub async fn plan<F: Files>(files: &F, dense: bool, demand: &Demand) -> Result<M
         template: ChatTemplate::load(files).await?,
         preprocessor: load_preprocessor(files).await?,
     };
+    reader.check(&config)?;
     plan_with(files, &config, &reader, dense, demand).await
 }
 
@@ -69,7 +70,7 @@ pub(crate) async fn plan_with<F: Files>(
     dense: bool,
     demand: &Demand,
 ) -> Result<MemoryPlan> {
-    let grid = largest_grid(&reader.preprocessor, demand)?;
+    let grid = largest_grid(&reader.preprocessor, demand);
     let grids = vec![grid; demand.photos];
     let ids = reader.ids(&demand.prompt, &grids, config)?;
     let work = Workload {
@@ -82,16 +83,19 @@ pub(crate) async fn plan_with<F: Files>(
     Ok(WeightPlan::of_folder(files, config, dense).await?.plan(config, &work))
 }
 
-/// Patch grid of the photo, or one with as many patches as the limit allows.
-fn largest_grid(preprocessor: &PreprocessorConfig, demand: &Demand) -> Result<ImageGrid> {
+/// Patch grid of the photo, or one with as many patches as the limit allows: also for a photo that
+/// cannot be used, which is not for a plan to say.
+fn largest_grid(preprocessor: &PreprocessorConfig, demand: &Demand) -> ImageGrid {
     let PreprocessorConfig { patch_size, merge_size, .. } = *preprocessor;
-    if let Some([height, width]) = demand.photo {
-        let size = preprocessor.target_size(height, width, demand.max_pixels)?;
-        return Ok(ImageGrid([1, size[0] / patch_size, size[1] / patch_size]));
+    let target = |[height, width]: [usize; 2]| {
+        preprocessor.target_size(height, width, demand.max_pixels).ok()
+    };
+    if let Some([height, width]) = demand.photo.and_then(target) {
+        return ImageGrid([1, height / patch_size, width / patch_size]);
     }
     let limit = demand.max_pixels.unwrap_or(preprocessor.max_pixels);
     let tokens = (limit / preprocessor.factor().pow(2)).max(1);
-    Ok(ImageGrid([1, merge_size, tokens * merge_size]))
+    ImageGrid([1, merge_size, tokens * merge_size])
 }
 
 impl Engine {
@@ -153,10 +157,10 @@ impl Engine {
     /// Bytes of the features of a photo of this height and width in pixels.
     ///
     /// # Errors
-    /// [`Error::Image`] if it cannot be resized as the model wants.
+    /// [`Error::Model`] if patches do not merge as the model wants.
     pub fn feature_bytes(&self, photo: [usize; 2], max_pixels: Option<usize>) -> Result<u64> {
         let demand = Demand { photo: Some(photo), max_pixels, ..Demand::default() };
-        let grid = largest_grid(&self.reader.preprocessor, &demand)?;
+        let grid = largest_grid(&self.reader.preprocessor, &demand);
         let floats = self.model.image_tokens(grid)? * self.model.config().text.hidden_size;
         Ok((size_of::<f32>() * floats) as u64)
     }
@@ -176,4 +180,26 @@ pub struct LoadOptions {
     pub budget: Option<u64>,
     /// What must fit into the budget before a weight is read.
     pub demand: Demand,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_photo_takes_more_than_the_largest() {
+        let preprocessor = PreprocessorConfig::default();
+        let patches = |photo, max_pixels| {
+            let demand = Demand { photo, max_pixels, ..Demand::default() };
+            largest_grid(&preprocessor, &demand).patches()
+        };
+        assert_eq!(patches(Some([280, 560]), None), 20 * 40);
+        assert_eq!(patches(None, None), 1280 * 4);
+        assert_eq!(patches(None, Some(28 * 28 * 10)), 40);
+        for photo in [[4000, 6000], [1000, 1000], [900, 5000], [3000, 20]] {
+            assert!(patches(Some(photo), None) <= patches(None, None), "{photo:?}");
+        }
+        // Too narrow for any model: the plan takes the worst, the photo is refused later.
+        assert_eq!(patches(Some([1, 900]), None), patches(None, None));
+    }
 }

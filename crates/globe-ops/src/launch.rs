@@ -1,6 +1,6 @@
 //! From a kernel, its tensors and its parameters to one dispatch.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 
 use burn::backend::wgpu::{
     CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
@@ -15,11 +15,14 @@ const MAX_GROUPS: u32 = 65_535;
 /// Invocations per workgroup of the element-wise kernels.
 const WG: u32 = 256;
 
-static DISPATCHES: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    // Of one thread: a stream belongs to a thread, and others may launch meanwhile.
+    static DISPATCHES: Cell<u64> = const { Cell::new(0) };
+}
 
-/// Kernels launched by this process so far: tests and benchmarks count with it.
+/// Kernels launched by this thread so far: tests and benchmarks count with it.
 pub fn dispatch_count() -> u64 {
-    DISPATCHES.load(Ordering::Relaxed)
+    DISPATCHES.get()
 }
 
 struct Source(Program);
@@ -76,7 +79,7 @@ pub(crate) fn launch(
     params: &[u32],
     groups: [u32; 3],
 ) {
-    DISPATCHES.fetch_add(1, Ordering::Relaxed);
+    DISPATCHES.set(DISPATCHES.get() + 1);
     let info = params
         .chunks(2)
         .map(|pair| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32)
