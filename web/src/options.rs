@@ -12,6 +12,7 @@ use crate::error::Failure;
 #[serde(default, deny_unknown_fields)]
 struct Options {
     samples: u32,
+    batch: u32,
     top_k: usize,
     seed: u64,
     max_tokens: usize,
@@ -27,6 +28,8 @@ impl Default for Options {
         let options = LocateOptions::default();
         Self {
             samples: options.samples,
+            // A page shows one answer after the other; more at once arrive in turns.
+            batch: 1,
             top_k: options.top_k,
             seed: options.seed,
             max_tokens: options.max_tokens,
@@ -53,8 +56,7 @@ pub(crate) fn locate(json: &str) -> Result<(LocateOptions, Precision), Failure> 
         prompt,
         sampling: options.sampling,
         samples: options.samples,
-        // A page shows one answer after the other; more at once would arrive in turns.
-        batch: Some(1),
+        batch: Some(options.batch),
         top_k: options.top_k,
         seed: options.seed,
         max_tokens: options.max_tokens,

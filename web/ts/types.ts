@@ -32,6 +32,8 @@ export interface Sampling {
 /** How a photo is located; what is absent keeps the default of the command line. */
 export interface LocateOptions {
   samples?: number;
+  /** Answers drawn at once, 1 without it: more are faster together, and their tokens arrive in turns. */
+  batch?: number;
   topK?: number;
   seed?: number;
   maxTokens?: number;
@@ -99,6 +101,8 @@ export interface LocateResult {
     prompt_tokens: number;
     image_tokens: number;
     answer_tokens: number;
+    /** Most answers that were drawn at once. */
+    at_once: number;
     prepare_ms: number;
     prefill_ms: number;
     decode_ms: number;

@@ -161,27 +161,25 @@ async function locate(
 
 /** Options with the names of the command line; what is absent keeps its default there. */
 function optionsJson(options: LocateOptions): string {
-  const { samples, topK, seed, maxTokens, maxPixels, precision, sampling, prompt, system } = options;
+  const { samples, batch, topK, seed, maxTokens, maxPixels, precision, sampling, prompt, system } = options;
   return JSON.stringify({
-    samples, top_k: topK, seed, max_tokens: maxTokens, max_pixels: maxPixels, precision, sampling, prompt, system,
+    samples, batch, top_k: topK, seed, max_tokens: maxTokens, max_pixels: maxPixels, precision, sampling, prompt, system,
   });
 }
 
-/** Gathers tokens of one answer until some time has passed. */
+/** Gathers the tokens of each answer until some time has passed. */
 class Batch {
-  private ids: number[] = [];
-  private text = '';
-  private sample = 0;
+  private readonly waiting = new Map<number, { ids: number[]; text: string }>();
   private since = 0;
 
   constructor(private readonly emit: (event: LocateEvent) => void) {}
 
   token(sample: number, id: number, text: string): void {
-    if (sample !== this.sample) this.flush();
-    if (this.ids.length === 0) this.since = performance.now();
-    this.sample = sample;
-    this.ids.push(id);
-    this.text += text;
+    if (this.waiting.size === 0) this.since = performance.now();
+    const tokens = this.waiting.get(sample) ?? { ids: [], text: '' };
+    tokens.ids.push(id);
+    tokens.text += text;
+    this.waiting.set(sample, tokens);
     if (performance.now() - this.since >= BATCH_MS) this.flush();
   }
 
@@ -193,10 +191,8 @@ class Batch {
   }
 
   flush(): void {
-    if (this.ids.length === 0) return;
-    this.emit({ kind: 'tokens', sample: this.sample, ids: this.ids, text: this.text });
-    this.ids = [];
-    this.text = '';
+    for (const [sample, { ids, text }] of this.waiting) this.emit({ kind: 'tokens', sample, ids, text });
+    this.waiting.clear();
   }
 }
 

@@ -278,16 +278,21 @@ impl Engine {
         max_tokens: usize,
         answers: usize,
     ) -> Result<Session> {
-        let limit = self.model.config().text.max_position_embeddings;
-        let prompt = prepared.ids.len();
-        if prompt + max_tokens > limit {
-            let image = prepared.n_image_tokens;
-            return Err(Error::ContextTooLong { prompt, image, max_tokens, limit });
-        }
+        self.check_context(prepared, max_tokens)?;
         let answers = if self.model.can_batch() { answers } else { 1 };
-        let mut cache = self.model.cache(prompt, max_tokens, answers);
+        let mut cache = self.model.cache(prepared.ids.len(), max_tokens, answers);
         let logits = self.model.prefill(&prepared.ids, features, &prepared.grids, &mut cache)?;
         Ok(Session { cache, prompt: prepared.ids.clone(), logits })
+    }
+
+    /// Errors unless the model reads that much. Sizes are computed after this: they cannot overflow.
+    pub(crate) fn check_context(&self, prepared: &Prepared, max_tokens: usize) -> Result<()> {
+        let limit = self.model.config().text.max_position_embeddings;
+        let (prompt, image) = (prepared.ids.len(), prepared.n_image_tokens);
+        match prompt.saturating_add(max_tokens) > limit {
+            true => Err(Error::ContextTooLong { prompt, image, max_tokens, limit }),
+            false => Ok(()),
+        }
     }
 }
 

@@ -121,7 +121,8 @@ impl Engine {
     /// largest buffer have room for.
     ///
     /// # Errors
-    /// [`Error::BatchBeyondPlan`] if fewer fit and `forced`, [`Error::Model`] if not even one does.
+    /// [`Error::ContextTooLong`] if the model does not read that much, [`Error::BatchBeyondPlan`] if
+    /// fewer fit and `forced`, [`Error::Model`] if not even one does.
     pub fn answers_at_once(
         &self,
         prepared: &Prepared,
@@ -130,6 +131,7 @@ impl Engine {
         wanted: u32,
         forced: bool,
     ) -> Result<u32> {
+        self.check_context(prepared, max_tokens)?;
         let plan = |rows: u32| self.plan(prepared, max_tokens, penalties, rows as usize);
         let budget = self.budget.unwrap_or(u64::MAX);
         let fits = |rows: &u32| {

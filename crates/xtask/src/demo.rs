@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::system::{self, Result, cargo, root};
+use crate::system::{self, Result, built_beside, cargo, root};
 
 /// The model of the demo: random weights, until globe ships one that it has trained.
 const MODEL: &str = "tests/golden/window112";
@@ -11,26 +11,29 @@ const MODEL: &str = "tests/golden/window112";
 const WARNING: &str =
     "RANDOM WEIGHTS: this demo's model was never trained, so its answer means nothing.";
 const PHOTO: &str = "tests/golden/images/photo.jpg";
+/// The last line of the demo.
+const PAGE: &str = "The same in a browser: `cargo xtask web demo` builds the page, then open http://localhost:8080/";
 /// `globe locate` ends with it when no answer names a known place.
 const NOT_LOCATED: i32 = 3;
 
-/// Builds `globe` and answers a photo.
+/// Builds `globe`, answers a photo, and says how to open the page.
 pub fn run(photo: Option<&str>) -> Result<()> {
     println!("{WARNING}");
     system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
     let photo = photo.map_or_else(|| root().join(PHOTO), PathBuf::from);
-    let mut command = Command::new(globe_binary());
+    let mut command = Command::new(built_beside("globe"));
     command.arg("locate").arg(&photo).arg("--model").arg(root().join(MODEL));
     command.args(["--samples", "2", "--max-tokens", "48"]);
     let status = command.status().map_err(|e| format!("cannot start globe: {e}"))?;
     match status.code() {
-        Some(0) => Ok(()),
+        Some(0) => {}
         Some(NOT_LOCATED) => {
             println!("Not located, as expected of random weights. Your own model: --model DIR");
-            Ok(())
         }
-        _ => Err(format!("globe locate failed: {status}")),
+        _ => return Err(format!("globe locate failed: {status}")),
     }
+    println!("{PAGE}");
+    Ok(())
 }
 
 /// Errors unless what the demo printed for its own photo starts with the warning and has an answer:
@@ -45,11 +48,6 @@ pub fn check(said: &str) -> Result<()> {
         Some(answer) if answer.starts_with("1. ") || answer.starts_with("not located: ") => Ok(()),
         _ => Err(format!("the demo printed no answer for {PHOTO}")),
     }
-}
-
-fn globe_binary() -> PathBuf {
-    let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
-    folder.unwrap_or_default().join(format!("globe{}", std::env::consts::EXE_SUFFIX))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   web test       test both in Chromium
   web release    build what is shipped, and check its size
   test           every check that decides whether a change lands
-  test STEP…     only these steps: fmt typos test demo clippy wasm doc deny";
+  test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny";
 
 /// Of the demo page.
 const PORT: u16 = 8080;

@@ -20,6 +20,12 @@ pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
+/// A program of this workspace, which was built beside this one.
+pub fn built_beside(name: &str) -> PathBuf {
+    let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
+    folder.unwrap_or_default().join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
 /// Runs a command and errors unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
@@ -45,16 +51,18 @@ pub fn need_vulkan() -> Result<()> {
     if has_vulkan_driver() {
         return Ok(());
     }
-    let packages = ["mesa-vulkan-drivers", "libvulkan1"];
-    let by_hand = format!("apt-get install {}", packages.join(" "));
+    install("a Vulkan driver, which the kernel tests need", &["mesa-vulkan-drivers", "libvulkan1"])
+}
+
+/// Installs Debian packages when root; otherwise an error with the command that does.
+pub fn install(what: &str, packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     if !is_root() || !is_installed("apt-get") {
-        return Err(format!(
-            "no Vulkan driver; the kernel tests need one. On Debian:\n  {by_hand}"
-        ));
+        return Err(format!("this machine lacks {what}. On Debian, as root:\n  {by_hand}"));
     }
     run(Command::new("apt-get").arg("update"))?;
     run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(packages))
-        .map_err(|e| format!("{e}\ninstall a Vulkan driver by hand:\n  {by_hand}"))
+        .map_err(|e| format!("{e}\ninstall {what}, by hand:\n  {by_hand}"))
 }
 
 fn has_vulkan_driver() -> bool {
@@ -68,7 +76,7 @@ fn has_vulkan_driver() -> bool {
 }
 
 /// Whether packages can be installed.
-pub fn is_root() -> bool {
+fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output();
     output.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::demo;
 use crate::system::{self, Result, cargo, is_installed, need_vulkan, root};
+use crate::web;
 
 /// Pinned, because a new version knows new words.
 const TYPOS: &str = "typos==1.52.0";
@@ -23,6 +24,7 @@ const STEPS: &[Step] = &[
     ("typos", typos),
     ("test", test),
     ("demo", demo),
+    ("web", || passed(web::test())),
     ("clippy", clippy),
     ("wasm", wasm),
     ("doc", doc),

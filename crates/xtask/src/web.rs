@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::serve::{self, Site};
-use crate::system::{self, Result, cargo, is_installed, is_root, root};
+use crate::system::{self, Result, built_beside, cargo, is_installed, root};
 
 /// The model of the demo: random weights, until globe ships one that it has trained.
 const MODEL: &str = "tests/golden/window112";
@@ -15,12 +15,14 @@ pub fn build() -> Result<()> {
     package()
 }
 
-/// Runs every browser test.
+/// Runs every browser test; some compare the tab with the native binary.
 pub fn test() -> Result<()> {
+    need_node()?;
     need_chromium()?;
+    system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
     build()?;
     npm(&["run", "types"])?;
-    npm(&["test"])
+    system::run(npm_command(&["test"]).env("GLOBE", built_beside("globe")))
 }
 
 /// Builds what is shipped, makes the module small, and errors if it is above its budget.
@@ -70,8 +72,13 @@ fn module(profile: &str, bindgen_options: &[&str]) -> Result<()> {
     system::run(&mut cargo(build))?;
     let built = if profile == "dev" { "debug" } else { profile };
     let wasm = self::target().join("wasm32-unknown-unknown").join(built).join("globe_web.wasm");
-    let mut bindgen = cargo(["run", "--package", "web-bindgen", "--locked", "--"]);
-    system::run(bindgen.arg(wasm).arg(folder().join("pkg")).args(bindgen_options))
+    // Features unify as in the workspace, so that the tests do not build it twice.
+    system::run(&mut cargo(["build", "--workspace", "--bin", "web-bindgen", "--locked"]))?;
+    let package = folder().join("pkg");
+    let bindgen = || Command::new(built_beside("web-bindgen"));
+    system::run(bindgen().arg(wasm).arg(&package).args(bindgen_options))?;
+    // Not shipped: the module has its own copy. The tests give these to the browser's compiler.
+    system::run(bindgen().arg("--programs").arg(package.join("programs")))
 }
 
 /// Bundles package and demo site.
@@ -82,11 +89,7 @@ fn package() -> Result<()> {
 }
 
 fn npm_packages() -> Result<()> {
-    if !is_installed("npm") {
-        return Err(
-            "npm is not installed; the page needs Node 20 or later:\n  apt-get install npm".into(),
-        );
-    }
+    need_node()?;
     // npm writes this file last: it is as new as the lock when the packages are complete.
     let modified = |path: &str| std::fs::metadata(folder().join(path)).and_then(|m| m.modified());
     match (modified("node_modules/.package-lock.json"), modified("package-lock.json")) {
@@ -96,22 +99,41 @@ fn npm_packages() -> Result<()> {
 }
 
 fn npm(args: &[&str]) -> Result<()> {
-    system::run(Command::new("npm").args(args).current_dir(folder()))
+    system::run(&mut npm_command(args))
 }
 
-/// Makes sure that a browser is there: installs Debian's when root, else says how.
+fn npm_command(args: &[&str]) -> Command {
+    let mut command = Command::new("npm");
+    command.args(args).current_dir(folder());
+    command
+}
+
+/// Makes sure that Node is there, and new enough for the tools of the page.
+fn need_node() -> Result<()> {
+    /// Debian 12 has an older one.
+    const OLDEST: u32 = 20;
+    if node_version().is_none() || !is_installed("npm") {
+        system::install("Node, which builds the page", &["nodejs", "npm"])?;
+    }
+    match node_version() {
+        Some(OLDEST..) => Ok(()),
+        found => Err(format!(
+            "the page needs Node {OLDEST}.19 or later, found {}: https://nodejs.org/en/download",
+            found.map_or("none".to_owned(), |version| version.to_string())
+        )),
+    }
+}
+
+fn node_version() -> Option<u32> {
+    let output = Command::new("node").arg("--version").output().ok()?;
+    String::from_utf8(output.stdout).ok()?.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// Makes sure that a browser is there; the tests take `CHROMIUM`, or else Debian's.
 fn need_chromium() -> Result<()> {
     if std::env::var_os("CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists() {
         return Ok(());
     }
-    const BY_HAND: &str = "apt-get install --no-install-recommends chromium";
-    if !is_root() || !is_installed("apt-get") {
-        return Err(format!(
-            "no Chromium; the browser tests need one. On Debian:\n  {BY_HAND}\nElsewhere, name it in the variable CHROMIUM."
-        ));
-    }
-    system::run(Command::new("apt-get").arg("update"))?;
-    let packages = ["install", "-y", "--no-install-recommends", "chromium"];
-    system::run(Command::new("apt-get").args(packages))
-        .map_err(|e| format!("{e}\ninstall a browser by hand:\n  {BY_HAND}"))
+    let what = "Chromium, which the browser tests run in (elsewhere, name it in CHROMIUM)";
+    system::install(what, &["chromium"])
 }
