@@ -12,6 +12,7 @@ mod convert;
 mod gather_rows;
 mod gelu;
 mod golden;
+mod learning;
 mod linear;
 mod linear_backward_weight;
 mod logp_gather;

@@ -1,0 +1,171 @@
+//! GRPO with GLOBE's rewards on the device, from a weak start: it learns, and resumes exactly.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use globe_engine::Engine;
+use globe_format::Folder;
+use globe_geo::Gazetteer;
+use globe_policy::{ModelJudge, ModelPolicy, PolicyOptions, Shared, from_peft, identity};
+use globe_tests::{golden_root, gpu};
+use globe_text::Prompt as Wording;
+use globe_train::assemble::{rewards, stream};
+use globe_train::checkpoint::Adapter;
+use globe_train::config::Config;
+use globe_train::data::Part;
+use globe_train::rewards::{Judge, JudgeRequest, Locatability};
+use globe_train::trainer::{Ending, TrainEvent, Trainer};
+use globe_train::{Policy, Prompt, Sequence, Side};
+
+/// `configs/tiny.toml`, with the folders of this machine.
+fn config(output: &Path) -> Config {
+    let root = golden_root().join("../..");
+    let mut config = Config::open(&root.join("configs/tiny.toml")).unwrap();
+    let place = |path: &str| root.join(path).display().to_string();
+    config.run.output = output.display().to_string();
+    for path in [
+        &mut config.model.path,
+        &mut config.model.adapter,
+        &mut config.model.question,
+        &mut config.data.path,
+        &mut config.data.images,
+    ] {
+        *path = place(path);
+    }
+    config.watch.samples_every = 0;
+    config
+}
+
+fn engine(config: &Config) -> Shared {
+    let folder = Folder::open(Path::new(&config.model.path)).unwrap();
+    let mut quiet = |_, _| {};
+    let engine = Engine::load(&folder, gpu().clone(), &mut quiet);
+    Rc::new(RefCell::new(pollster::block_on(engine).unwrap()))
+}
+
+fn policy(config: &Config, engine: Shared) -> ModelPolicy {
+    let adapter = Adapter::open(Path::new(&config.model.adapter)).unwrap();
+    let user = std::fs::read_to_string(&config.model.question).unwrap().trim_end().to_owned();
+    let prompt = Wording { user, ..Wording::reason() };
+    let options = PolicyOptions {
+        identity: identity(Path::new(&config.model.path), &prompt).unwrap(),
+        prompt,
+        max_pixels: Some(config.model.max_pixels as usize),
+        adamw: (&config.optimiser).into(),
+    };
+    let shape = adapter.config.clone();
+    ModelPolicy::new(engine, options, shape, &from_peft(adapter)).unwrap()
+}
+
+fn trainer(config: &Config) -> Trainer<ModelPolicy> {
+    let gazetteer = Arc::new(Gazetteer::full().unwrap());
+    let mut no_judge = |_: &Path| unreachable!("no reward asks a judge");
+    let rewards = rewards(config, gazetteer, || Ok(BTreeSet::new()), &mut no_judge).unwrap();
+    let data = stream(config, Part::Train).unwrap();
+    Trainer::new(config.clone(), policy(config, engine(config)), data, rewards)
+}
+
+type Steps = Vec<BTreeMap<String, f64>>;
+
+/// Runs to the end; the numbers of every step, without times.
+fn run(trainer: &mut Trainer<ModelPolicy>) -> Steps {
+    let mut steps = Vec::new();
+    let mut watch = |event: &TrainEvent<'_>| {
+        if let TrainEvent::Step(stats) = event {
+            let mut values = stats.values.clone();
+            values.retain(|name, _| !name.starts_with("time/") && !name.starts_with("memory/"));
+            steps.push(values);
+        }
+        Ok(())
+    };
+    let ending = trainer.run(&mut watch, &AtomicBool::new(false)).unwrap();
+    assert_eq!(ending, Ending::Complete);
+    steps
+}
+
+fn mean(steps: &[BTreeMap<String, f64>], name: &str) -> f64 {
+    steps.iter().map(|step| step[name]).sum::<f64>() / steps.len() as f64
+}
+
+/// Two places for two photos: guessing earns 1.5 of 2, half of the places and all of the form.
+#[test]
+fn grpo_raises_the_reward_from_a_weak_start() {
+    for seed in [0, 1] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut config = config(temp.path());
+        config.run.seed = seed;
+        config.training.steps = 14;
+        config.checkpoint.every = 100;
+        config.checkpoint.host_copy_every = 0;
+        let steps = run(&mut trainer(&config));
+        let (before, after) = (mean(&steps[..2], "reward"), mean(&steps[11..], "reward"));
+        let curve: Vec<f64> = steps.iter().map(|step| step["reward"]).collect();
+        assert!(before < 1.7, "seed {seed}: the start is weak: {curve:?}");
+        assert!(after > 1.85, "seed {seed}: {before} -> {after}: {curve:?}");
+        // On-policy: sampler and training pass say the same about every token.
+        // Steps whose answers all earn the same need no training pass and say nothing.
+        let off = |step: &BTreeMap<String, f64>| {
+            step.get("sampling/sampling_logp_difference/max").copied()
+        };
+        let off: Vec<f64> = steps.iter().filter_map(off).collect();
+        assert!(off.len() >= 4 && off.iter().all(|off| *off < 1e-3), "seed {seed}: {off:?}");
+        assert!(steps.iter().all(|step| step["clip_ratio/region_mean"] == 0.0));
+    }
+}
+
+/// Four steps are two steps, a new process, and two more: every number and every bit.
+#[test]
+fn a_resumed_run_is_the_run_that_never_stopped() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(&temp.path().join("whole"));
+    config.rollout.group_size = 4;
+    config.rollout.max_tokens = 24;
+    config.training.steps = 4;
+    config.training.micro_batch = 3;
+    config.checkpoint.every = 2;
+    config.loss.beta = 0.02;
+    let mut whole = trainer(&config);
+    let expected = run(&mut whole);
+    let weights = whole.policy().save().unwrap();
+    drop(whole);
+
+    // The checkpoint of step 2 is what a killed run leaves behind.
+    let store = PathBuf::from(&config.run.output).join("checkpoints");
+    let loaded = globe_train::checkpoint::Store::new(store, 0).load(2).unwrap();
+    config.run.output = temp.path().join("resumed").display().to_string();
+    let mut resumed = trainer(&config);
+    resumed.resume(&loaded, false).unwrap();
+    assert_eq!(run(&mut resumed), expected[2..]);
+    assert!(resumed.policy().save().unwrap() == weights);
+}
+
+#[test]
+fn a_judge_shares_the_engine_and_leaves_the_policy_as_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = config(temp.path());
+    let engine = engine(&config);
+    let mut policy = policy(&config, engine.clone());
+    let image = std::fs::read(Path::new(&config.data.images).join("plain_56x84.png")).unwrap();
+    let prompt = Prompt { id: "photo".into(), image: image.as_slice().into(), question: None };
+    let ids = policy.encode("country: France").unwrap();
+    let sequence = [Sequence { prompt: &prompt, ids: &ids }];
+    let before = policy.logps(&sequence, 1.0, Side::Trained).unwrap();
+
+    let adapter = Adapter::open(&golden_root().join("training/tied")).unwrap();
+    let mut judge = ModelJudge::new(engine, adapter, Some(9408)).unwrap();
+    let question = Locatability::<ModelJudge>::question("I can see palm trees.");
+    let requests = [JudgeRequest { image: &image, question: &question }; 2];
+    let answers = judge.judge(&requests).unwrap();
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(policy.logps(&sequence, 1.0, Side::Trained).unwrap(), before);
+    assert_ne!(policy.logps(&sequence, 1.0, Side::Reference).unwrap(), before);
+
+    let other = Adapter::open(&golden_root().join("training/untied")).unwrap();
+    let engine = self::engine(&config);
+    let error = ModelJudge::new(engine, other, None).err().unwrap().to_string();
+    assert!(error.contains("another base"), "{error}");
+}
