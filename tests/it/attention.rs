@@ -122,7 +122,7 @@ fn a_packed_answer_equals_the_answer_alone() {
     let mut start = prefix;
     for len in answers {
         let own = |x: Tensor<3>| {
-            Tensor::cat(vec![x.clone().slice([0..prefix]), x.slice([start..start + len])], 0)
+            Tensor::cat(vec![x.clone().slice(0..prefix), x.slice(start..start + len)], 0)
         };
         let q = own(random_tensor([total, heads, head_dim], 1, device) * 3.0);
         let k = own(random_tensor([total, case.kv_heads, head_dim], 2, device));
@@ -130,8 +130,8 @@ fn a_packed_answer_equals_the_answer_alone() {
         let ranges = causal(0, prefix + len);
         let ranges = indices(ranges.as_flattened(), [prefix + len, 2], device);
         let alone = attention(q, k, v, ranges, (head_dim as f32).powf(-0.5)).unwrap();
-        let alone = values(alone.slice([prefix..prefix + len]));
-        let got = values(packed.clone().slice([start..start + len]));
+        let alone = values(alone.slice(prefix..prefix + len));
+        let got = values(packed.clone().slice(start..start + len));
         globe_tests::assert_close(&format!("answer at {start}"), &got, &alone, SUM_TOL);
         start += len;
     }

@@ -212,7 +212,7 @@ fn key_ranges_are_the_tokens_that_see_a_key() {
             .map(|key| {
                 let mut readers = (0..ranges.len()).filter(|&t| sees(t, key as i32));
                 let first = readers.next();
-                let last = readers.last().or(first);
+                let last = readers.next_back().or(first);
                 first.zip(last).map_or([0, 0], |(a, b)| [a as i32, b as i32 + 1])
             })
             .collect();

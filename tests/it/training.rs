@@ -250,7 +250,7 @@ fn sampling_and_training_agree_on_log_probabilities() {
     let prompt = prompt_of(&case);
     let sampling =
         Sampling { group_size: 4, max_tokens: 12, temperature: 0.8, top_p: 1.0, top_k: 0 };
-    let groups = policy.rollout(&[prompt.clone()], &[5], &sampling).unwrap();
+    let groups = policy.rollout(std::slice::from_ref(&prompt), &[5], &sampling).unwrap();
     let batch: Vec<Sequence> =
         groups[0].iter().map(|c| Sequence { prompt: &prompt, ids: &c.ids }).collect();
     let logps = policy.logps(&batch, 0.8, Side::Trained).unwrap();

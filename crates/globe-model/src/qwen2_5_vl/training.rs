@@ -461,7 +461,7 @@ impl DecoderLayer {
     fn backward(
         &self,
         x: Tensor<2>,
-        dout: Tensor<2>,
+        dx_out: Tensor<2>,
         context: &Context,
         sums: &mut [Option<LoraGradient>],
     ) -> Result<Tensor<2>> {
@@ -472,10 +472,10 @@ impl DecoderLayer {
             return Err(Error::Training { reason });
         };
         let mlp = &self.mlp;
-        let dgated = mlp.down_proj.backward(saved.gated, dout.clone(), down_sum.as_mut())?;
+        let dgated = mlp.down_proj.backward(saved.gated, dx_out.clone(), down_sum.as_mut())?;
         let dgate_up = swiglu_backward(saved.gate_up, dgated)?;
         let dnormed = mlp.gate_up.backward(saved.mid_normed, dgate_up, gate_up_sum.as_mut())?;
-        let dmid = self.post_attention_layernorm.backward(saved.x_mid, dnormed, Some(dout))?;
+        let dmid = self.post_attention_layernorm.backward(saved.x_mid, dnormed, Some(dx_out))?;
 
         let (tokens, width) = (sequence.tokens, heads.n_heads * heads.head_dim);
         let flat = saved.y.clone().reshape([tokens, width]);
