@@ -151,3 +151,40 @@ fn the_head_of_a_tied_base_cannot_be_changed() {
     let error = export("tied", lora.to_str().unwrap(), &out).expect(2).stderr;
     assert!(error.contains("which this base shares with the embeddings"), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_no_folder() {
+    use crate::convert::{adapter, interrupted, large};
+
+    let (from, parent) = (tempdir().unwrap(), tempdir().unwrap());
+    let (lora, out) = (parent.path().join("lora"), parent.path().join("out"));
+    large(from.path(), 400_000);
+    fs::create_dir(&lora).unwrap();
+    adapter(&lora, "model.language_model.layers.0.mlp.down_proj", [48, 101]);
+    let sign = parent.path().join("out.partial/config.json");
+    let line = format!(
+        "export --from {} --adapter {} --out {} --shard-mb 8",
+        from.path().display(),
+        lora.display(),
+        out.display()
+    );
+    // A fast disk may be done before the signal arrives.
+    let mut runs = (0..5).map(|_| {
+        let run = interrupted(&line, &sign);
+        let is_interrupted = run.code == Some(130);
+        assert_eq!(
+            names(parent.path()),
+            if is_interrupted { &["lora"][..] } else { &["lora", "out"] }
+        );
+        let _ = fs::remove_dir_all(&out);
+        (is_interrupted, run.stderr)
+    });
+    let stderr = runs.find(|(is_interrupted, _)| *is_interrupted).unwrap().1;
+    assert!(stderr.contains("interrupted; nothing was written"), "{stderr}");
+    drop(runs);
+
+    globe(&line).expect(0);
+    assert!(names(&out).contains(&"model.safetensors.index.json".to_owned()));
+    assert!(open(&out).names().eq(open(from.path()).names()));
+}
