@@ -37,6 +37,7 @@ pub enum Command {
     Geocode(GeocodeArgs),
     Inspect(InspectArgs),
     Convert(ConvertArgs),
+    Export(ExportArgs),
     Verify(VerifyArgs),
     Devices(DevicesArgs),
     Logits(LogitsArgs),
@@ -451,9 +452,45 @@ pub struct ConvertArgs {
     /// Size of a file of weights in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub shard_mb: u64,
-    /// Folder with a PEFT LoRA adapter to be merged into the weights
+    /// Folder with a LoRA adapter to be merged into the weights: of PEFT, or a checkpoint of training
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// No progress, only errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Merge a trained adapter into its base and write a Hugging Face folder, for transformers and others
+///
+/// Names and element types of the tensors stay those of the base, and its other files are copied.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  globe export --from HF_DIR --adapter LORA_DIR --out DIR
+  globe export --from HF_DIR --adapter runs/grpo/checkpoints/step-00001000 --out DIR
+
+Exit codes:
+  0    the folder is complete
+  1    it could not be written
+  2    wrong usage, or base and adapter cannot be used or do not fit each other
+  130  interrupted
+The folder appears when it is complete. Until then, DIR.partial stands beside it."
+)]
+pub struct ExportArgs {
+    /// Folder with the Hugging Face checkpoint that the adapter was trained for
+    #[arg(long, value_name = "HF_DIR")]
+    pub from: PathBuf,
+    /// Folder with a LoRA adapter: of PEFT, or a checkpoint of `globe train`
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Folder to write; it must be absent or empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Most MiB of tensors in a file of weights
+    #[arg(long, value_name = "MIB", default_value_t = 4095, value_parser = clap::value_parser!(u64).range(1..=4095))]
+    pub shard_mb: u64,
     /// No progress, only errors
     #[arg(long, short)]
     pub quiet: bool,
@@ -647,6 +684,8 @@ mod tests {
             "globe convert --from a --out b --bits 5",
             "globe convert --from a --out b --vision-bits 4",
             "globe convert --from a --out b --shard-mb 0",
+            "globe export --from a --out b",
+            "globe export --from a --adapter b --out c --shard-mb 4096",
             "globe verify",
             "globe completions tcl",
         ] {

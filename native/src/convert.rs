@@ -7,11 +7,11 @@ use globe_format::gguf::{Gguf, GgufModel};
 use globe_format::pack::{PackEvent, PackJob, PackOptions, pack};
 use globe_format::packed::{FileEntry, Manifest, Provenance, digest_files};
 use globe_format::{
-    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Error, Folder, Mapped, Merged, SourceTensors,
-    read_file,
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Error, Folder, Mapped, SourceTensors, read_file,
 };
 use globe_model::{Config, Model, Qwen2_5Vl};
 
+use crate::adapter;
 use crate::args::ConvertArgs;
 use crate::console::{print, say};
 use crate::exit::{Exit, Fail, OrUsage};
@@ -152,11 +152,9 @@ async fn with_adapter<T: SourceTensors>(
         source.inputs = digests(&input.weights, args.quiet, interrupt).await?;
         return write(args, &input.config, &input.tensors, input.files, source, interrupt).await;
     };
-    let folder = Folder::open(path)?;
-    let context = || format!("cannot merge {}", path.display());
-    let adapter = Adapter::open(&folder, Qwen2_5Vl::canonical_name).await;
-    let adapter = adapter.with_context(context).or_usage()?;
-    let tensors = Merged::new(input.tensors, adapter).with_context(context).or_usage()?;
+    let folder = adapter::folder(path)?;
+    let tensors = adapter::merge(&input.config, input.tensors, &folder).await;
+    let tensors = tensors.with_context(|| format!("cannot merge {}", path.display())).or_usage()?;
     source.inputs = digests(&input.weights, args.quiet, interrupt).await?;
     let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned).to_vec();
     source.adapter = digests(&[(folder, names)], args.quiet, interrupt).await?;

@@ -1,5 +1,6 @@
 //! The globe command line: arguments, files and signals. Everything else is in the libraries.
 
+mod adapter;
 mod args;
 mod bench;
 mod compare;
@@ -8,6 +9,7 @@ mod convert;
 mod data;
 mod devices;
 mod exit;
+mod export;
 mod geocode;
 mod input;
 mod inspect;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Geocode(args) => geocode::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Logits(args) => logits::run(&args),

@@ -130,7 +130,9 @@ fn finish(
     policy.adapter()?.save(&mut RealDisk, &folder)?;
     let (folder, base) = (folder.display(), &config.model.path);
     say(format_args!(
-        "adapter written to {folder}\nuse it: globe convert --from {base} --adapter {folder} --out MODEL"
+        "adapter written to {folder}\n\
+         use it: globe convert --from {base} --adapter {folder} --out MODEL\n\
+         share it: globe export --from {base} --adapter {folder} --out HF_DIR"
     ));
     Ok(Exit::Success)
 }

@@ -435,9 +435,17 @@ fn folders_and_devices_are_described() {
 fn help_version_and_completions_succeed() {
     assert!(globe("--version").expect(0).stdout.starts_with("globe "));
     assert!(globe("completions bash").expect(0).stdout.contains("--token-top-k"));
-    for name in
-        ["locate", "geocode", "inspect", "convert", "verify", "devices", "logits", "completions"]
-    {
+    for name in [
+        "locate",
+        "geocode",
+        "inspect",
+        "convert",
+        "export",
+        "verify",
+        "devices",
+        "logits",
+        "completions",
+    ] {
         let help = globe(&format!("{name} --help")).expect(0).stdout;
         assert!(help.contains("Examples:\n  globe "), "{help}");
     }

@@ -170,7 +170,7 @@ fn damaged_folders_are_named_file_by_file() {
 }
 
 /// Factors of rank 1 for one matrix: all of `a`, and `b` for the first row only.
-fn adapter(folder: &Path, module: &str, [rows, cols]: [usize; 2]) {
+pub(crate) fn adapter(folder: &Path, module: &str, [rows, cols]: [usize; 2]) {
     let mut first = vec![0.0; rows];
     first[0] = 2.0;
     let name = |factor: &str| format!("base_model.model.{module}.lora_{factor}.weight");
@@ -291,7 +291,7 @@ fn a_finished_folder_is_checked_and_never_replaced() {
 }
 
 /// A checkpoint of several shards: window56 with a large vocabulary.
-fn large(folder: &Path, vocab_size: usize) {
+pub(crate) fn large(folder: &Path, vocab_size: usize) {
     let from = golden_root().join("window56");
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         fs::copy(from.join(name), folder.join(name)).unwrap();
@@ -312,7 +312,7 @@ fn large(folder: &Path, vocab_size: usize) {
 
 /// Starts a conversion and interrupts it when the file called `sign` is there.
 #[cfg(unix)]
-fn interrupted(line: &str, sign: &Path) -> Run {
+pub(crate) fn interrupted(line: &str, sign: &Path) -> Run {
     use std::process::Stdio;
     use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@ mod autodiff;
 mod bad_input;
 mod cli;
 mod convert;
+mod export;
 mod gather_rows;
 mod gelu;
 mod golden;

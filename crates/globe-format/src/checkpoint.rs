@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    io,
     ops::Range,
 };
 
@@ -41,6 +42,11 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// Bytes in the file.
+    pub fn size_bytes(&self) -> u64 {
+        self.n_elements() as u64 * self.dtype.size_bytes() as u64
+    }
+
     /// Number of elements.
     pub fn n_elements(&self) -> usize {
         // The header check multiplied the same numbers in u64 and made the result fit a usize; a
@@ -235,6 +241,25 @@ impl<S: Source> Checkpoint<S> {
     pub async fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let Tensor { info, file_idx, bytes } = self.tensor(name)?;
         source::read(&self.files[*file_idx], &info.file, bytes.clone()).await
+    }
+
+    /// Some of the stored bytes of `name`, counted from its first.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], or [`Error::Read`] for a range that leaves the tensor.
+    pub async fn read_bytes_range(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let Tensor { info, file_idx, bytes } = self.tensor(name)?;
+        let size = bytes.end - bytes.start;
+        if range.start > range.end || range.end > size {
+            let source = io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("`{}` has {size} bytes", info.label()),
+            );
+            let (file, Range { start, end }) = (info.file.clone(), range);
+            return Err(Error::Read { file, start, end, source });
+        }
+        let range = bytes.start + range.start..bytes.start + range.end;
+        source::read(&self.files[*file_idx], &info.file, range).await
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor> {

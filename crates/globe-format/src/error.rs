@@ -380,10 +380,10 @@ pub enum Error {
         /// A file in it.
         found: String,
     },
-    /// The disk is full: free some space and run the conversion again, it goes on.
+    /// The disk is full: free some space and run the same command again.
     #[error(
         "{file}: no space left, {missing_bytes} bytes are still to be written; \
-         free some and convert again: {source}"
+         free some and run the same command again: {source}"
     )]
     DiskFull {
         /// File being written.
@@ -429,6 +429,21 @@ pub enum Error {
         of: usize,
         /// Each that does not fit.
         problems: Vec<String>,
+    },
+    /// A merged value is too large for the type of the base: use a base of a wider type.
+    #[error(
+        "`{tensor}` becomes {value:e} at element {at}, more than {dtype} holds; \
+         is the adapter for this base? If so, merge it into a base of BF16 or F32"
+    )]
+    MergedOverflow {
+        /// Tensor of the base.
+        tensor: String,
+        /// Index of the first such element.
+        at: usize,
+        /// Its value before it is rounded.
+        value: f64,
+        /// Element type of the tensor.
+        dtype: Dtype,
     },
     /// A GGUF file is damaged, or not of a model that is supported: use another file.
     #[error("{file}: {field}: {reason}")]

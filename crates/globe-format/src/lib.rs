@@ -1,13 +1,16 @@
 //! Bytes to typed views: safetensors files and their index.
 //!
 //! Bytes come through [`Source`] and named files through [`Files`], so a folder on disk and a
-//! folder in a browser load by the same path. This crate opens no file itself, with two
-//! exceptions, absent on wasm32: `mapped` maps a local folder into memory, and `pack` writes one.
+//! folder in a browser load by the same path. This crate opens no file itself, with these
+//! exceptions, absent on wasm32: `mapped` maps a local folder into memory, `pack` and `export`
+//! write one.
 
 mod checkpoint;
 mod convert;
 mod dtype;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod export;
 pub mod gguf;
 mod header;
 mod index;

@@ -1,7 +1,8 @@
 //! A PEFT LoRA adapter merged into the tensors it was trained for: `W + scale * B A`.
 //!
 //! Low-rank adaptation: arXiv 2106.09685; the scale `alpha / sqrt(r)`: arXiv 2312.03732. Rows are
-//! merged as they are read, so neither the base nor the sum is ever in memory as a whole.
+//! merged as they are read, so neither the base nor the sum is ever in memory as a whole. Sums are made
+//! in f64 and rounded once.
 
 mod config;
 
@@ -35,7 +36,7 @@ struct Factors {
     rank: usize,
     inputs: usize,
     outputs: usize,
-    scale: f32,
+    scale: f64,
 }
 
 /// An opened adapter.
@@ -68,6 +69,11 @@ impl<S: Source> Adapter<S> {
     /// Number of matrices that it changes.
     pub fn n_matrices(&self) -> usize {
         self.factors.len()
+    }
+
+    /// Whether it changes the base tensor `name`.
+    pub fn changes(&self, name: &str) -> bool {
+        self.factors.contains_key(name)
     }
 }
 
@@ -163,21 +169,37 @@ impl<T: SourceTensors, S: Source> Merged<T, S> {
     }
 }
 
-impl<T: SourceTensors, S: Source> SourceTensors for Merged<T, S> {
-    fn tensor_names(&self) -> Vec<String> {
-        self.base.tensor_names()
+impl<T: SourceTensors, S: Source> Merged<T, S> {
+    /// The tensors before.
+    pub fn base(&self) -> &T {
+        &self.base
     }
 
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.base.shape(name)
+    /// What is merged into them.
+    pub fn adapter(&self) -> &Adapter<S> {
+        &self.adapter
     }
 
-    async fn read_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>> {
-        let mut values = self.base.read_range(name, elements.clone()).await?;
-        let Some(factors) = self.adapter.factors.get(name) else { return Ok(values) };
-        if values.is_empty() {
-            return Ok(values);
+    /// Some elements of a tensor in row-major order, before they are rounded.
+    ///
+    /// # Errors
+    /// Those of [`SourceTensors::read_range`].
+    pub async fn read_f64_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f64>> {
+        let values = self.base.read_range(name, elements.clone()).await?;
+        let mut values: Vec<f64> = values.into_iter().map(f64::from).collect();
+        if let Some(factors) = self.adapter.factors.get(name).filter(|_| !values.is_empty()) {
+            self.add_update(factors, elements, &mut values).await?;
         }
+        Ok(values)
+    }
+
+    /// Adds `scale * B A` to `values`, which are those of `elements`.
+    async fn add_update(
+        &self,
+        factors: &Factors,
+        elements: Range<usize>,
+        values: &mut [f64],
+    ) -> Result<()> {
         let Factors { rank, inputs, scale, .. } = *factors;
         let rows = elements.start / inputs..elements.end.div_ceil(inputs);
         let weights = &self.adapter.weights;
@@ -192,21 +214,39 @@ impl<T: SourceTensors, S: Source> SourceTensors for Merged<T, S> {
             add_product(&mut values[at..at + end - start], (&a, b), (start, inputs), scale);
             at += end - start;
         }
-        Ok(values)
+        Ok(())
+    }
+}
+
+impl<T: SourceTensors, S: Source> SourceTensors for Merged<T, S> {
+    fn tensor_names(&self) -> Vec<String> {
+        self.base.tensor_names()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.base.shape(name)
+    }
+
+    async fn read_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>> {
+        if !self.adapter.changes(name) {
+            return self.base.read_range(name, elements).await;
+        }
+        let values = self.read_f64_range(name, elements).await?;
+        Ok(values.into_iter().map(|value| value as f32).collect())
     }
 }
 
 /// Adds `scale * b A` to part of a row, from column `start` on. `a: [rank, inputs]`, `b: [rank]`.
 fn add_product(
-    row: &mut [f32],
+    row: &mut [f64],
     (a, b): (&[f32], &[f32]),
     (start, inputs): (usize, usize),
-    scale: f32,
+    scale: f64,
 ) {
     let mut sum = vec![0.0; row.len()];
     for (a, &b) in a.chunks_exact(inputs).zip(b) {
-        for (sum, a) in sum.iter_mut().zip(&a[start..start + row.len()]) {
-            *sum += a * b;
+        for (sum, &a) in sum.iter_mut().zip(&a[start..start + row.len()]) {
+            *sum += f64::from(a) * f64::from(b);
         }
     }
     for (value, sum) in row.iter_mut().zip(&sum) {

@@ -38,11 +38,28 @@ impl OutTensor<'static> {
     }
 }
 
+/// What a header says about a tensor, apart from its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Described<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    pub size_bytes: u64,
+}
+
+impl Described<'_> {
+    /// Wider element types come first, so that every tensor is aligned; names are sorted among
+    /// equals.
+    pub(crate) fn order(&self) -> (Reverse<usize>, &str) {
+        (Reverse(self.dtype.size_bytes()), self.name)
+    }
+}
+
 #[derive(Serialize)]
 struct Entry<'a> {
     dtype: &'a str,
     shape: &'a [usize],
-    data_offsets: (usize, usize),
+    data_offsets: (u64, u64),
 }
 
 /// The bytes of a file with `tensors` and string `metadata`.
@@ -53,17 +70,26 @@ pub fn write_safetensors(
     tensors: &[OutTensor<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
-    let mut sorted: Vec<_> = tensors.iter().collect();
-    sorted.sort_by_key(|tensor| (Reverse(tensor.dtype.size_bytes()), &tensor.name));
-    let mut file = header(&sorted, metadata)?;
-    for tensor in sorted {
+    let mut sorted: Vec<_> = tensors.iter().map(|tensor| (described(tensor), tensor)).collect();
+    sorted.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
+    let described: Vec<_> = sorted.iter().map(|(described, _)| *described).collect();
+    let mut file = header(&described, metadata)?;
+    for (_, tensor) in sorted {
         file.extend_from_slice(&tensor.data);
     }
     Ok(file)
 }
 
+fn described<'a>(tensor: &'a OutTensor<'_>) -> Described<'a> {
+    let OutTensor { name, dtype, shape, data } = tensor;
+    Described { name, dtype: *dtype, shape, size_bytes: data.len() as u64 }
+}
+
 /// Length field and padded JSON, entries in the order of the data.
-fn header(tensors: &[&OutTensor<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+pub(crate) fn header(
+    tensors: &[Described<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut entries = Vec::new();
     if !metadata.is_empty() {
         entries.push(member(METADATA, metadata)?);
@@ -71,13 +97,13 @@ fn header(tensors: &[&OutTensor<'_>], metadata: &BTreeMap<String, String>) -> Re
     let (mut names, mut end) = (BTreeSet::new(), 0);
     for tensor in tensors {
         check_size(tensor)?;
-        if tensor.name == METADATA || !names.insert(&tensor.name) {
-            return Err(fail(&tensor.name, "the name is reserved or stands twice".into()));
+        if tensor.name == METADATA || !names.insert(tensor.name) {
+            return Err(fail(tensor.name, "the name is reserved or stands twice".into()));
         }
-        let data_offsets = (end, end + tensor.data.len());
+        let data_offsets = (end, end + tensor.size_bytes);
         end = data_offsets.1;
-        let entry = Entry { dtype: tensor.dtype.name(), shape: &tensor.shape, data_offsets };
-        entries.push(member(&tensor.name, &entry)?);
+        let entry = Entry { dtype: tensor.dtype.name(), shape: tensor.shape, data_offsets };
+        entries.push(member(tensor.name, &entry)?);
     }
     let mut json = format!("{{{}}}", entries.join(",")).into_bytes();
     json.resize(json.len().next_multiple_of(ALIGN_BYTES), b' ');
@@ -94,11 +120,12 @@ fn fail(tensor: &str, reason: String) -> Error {
     Error::Write { tensor: tensor.into(), reason }
 }
 
-fn check_size(tensor: &OutTensor<'_>) -> Result<()> {
-    let OutTensor { name, dtype, shape, data } = tensor;
-    let size = shape.iter().try_fold(dtype.size_bytes(), |size, &dim| size.checked_mul(dim));
-    if size == Some(data.len()) {
+fn check_size(tensor: &Described<'_>) -> Result<()> {
+    let Described { name, dtype, shape, size_bytes } = *tensor;
+    let element = dtype.size_bytes() as u64;
+    let size = shape.iter().try_fold(element, |size, &dim| size.checked_mul(dim as u64));
+    if size == Some(size_bytes) {
         return Ok(());
     }
-    Err(fail(name, format!("{dtype} {shape:?} does not fill {} bytes", data.len())))
+    Err(fail(name, format!("{dtype} {shape:?} does not fill {size_bytes} bytes")))
 }

@@ -101,14 +101,15 @@ pub fn watchers(config: &Config) -> Watchers {
     watchers.with(Report::new(output.join("report"), metrics))
 }
 
-/// The file configuration of a new adapter.
+/// The file configuration of a new adapter. Its modules are a pattern, as PEFT matches whole names:
+/// the vision tower has projections of the same names, which a plain list would include.
 pub fn adapter_config(lora: &LoraSection, base: &str) -> crate::checkpoint::AdapterConfig {
     crate::checkpoint::AdapterConfig {
         base_model_name_or_path: Some(base.to_owned()),
         r: lora.rank,
         lora_alpha: lora.alpha,
         use_rslora: lora.rslora,
-        target_modules: lora.targets.clone().into(),
+        target_modules: format!(r".*\.language_model\..*\.({})", lora.targets.join("|")).into(),
     }
 }
 
@@ -154,6 +155,8 @@ mod tests {
     #[test]
     fn a_new_adapter_has_the_configured_scale() {
         let adapter = adapter_config(&LoraSection::default(), "base");
-        assert_eq!((adapter.scaling(), adapter.target_modules[0].as_str()), (2.0, Some("q_proj")));
+        assert_eq!(adapter.scaling(), 2.0);
+        let modules = adapter.target_modules.as_str().unwrap();
+        assert!(modules.starts_with(r".*\.language_model\..*\.(q_proj|k_proj|"), "{modules}");
     }
 }

@@ -30,9 +30,9 @@ const PLAIN_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// The scale of every matrix.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
-    alpha: f32,
+    alpha: f64,
     /// Exceptions by the last parts of a module's name.
-    alpha_pattern: Vec<(String, f32)>,
+    alpha_pattern: Vec<(String, f64)>,
     use_rslora: bool,
 }
 
@@ -68,20 +68,20 @@ impl AdapterConfig {
     }
 
     /// Factor of the product of a module.
-    pub(super) fn scale(&self, module: &str, rank: usize) -> f32 {
+    pub(super) fn scale(&self, module: &str, rank: usize) -> f64 {
         let is_for = |key: &str| {
             let before = module.strip_suffix(key);
             before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
         };
         let special = self.alpha_pattern.iter().find(|(key, _)| is_for(key));
         let alpha = special.map_or(self.alpha, |(_, alpha)| *alpha);
-        let rank = rank as f32;
+        let rank = rank as f64;
         alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 }
 
 /// Keys are regular expressions to PEFT; only those that are plain names are taken.
-fn alpha_pattern(json: &Map<String, Value>) -> Result<Vec<(String, f32)>> {
+fn alpha_pattern(json: &Map<String, Value>) -> Result<Vec<(String, f64)>> {
     let field = "alpha_pattern";
     let patterns = match json.get(field) {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -105,8 +105,8 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-fn number(field: &str, value: &Value) -> Result<f32> {
-    let number = value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+fn number(field: &str, value: &Value) -> Result<f64> {
+    let number = value.as_f64().filter(|x| x.is_finite());
     number.ok_or_else(|| bad(field, format!("{value}, expected a number")))
 }
 

@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Ending of a file that is being written.
-pub(super) const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// The file operations of a conversion, so that a test can stop between any two.
-pub(super) trait OutFolder {
+pub(crate) trait OutFolder {
     /// Names of everything in the folder.
     fn names(&self) -> io::Result<Vec<String>>;
 
@@ -34,7 +34,7 @@ pub(super) trait OutFolder {
 }
 
 /// A folder on disk.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
     open: Option<(String, File)>,
     /// Whether to wait until bytes are on the disk.
@@ -43,14 +43,14 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Creates the folder if need be.
-    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn create(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         Ok(Self { path, open: None, is_synced: true })
     }
 
     /// For tests, which do not outlive a power cut.
     #[cfg(test)]
-    pub(super) fn unsynced(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn unsynced(path: PathBuf) -> io::Result<Self> {
         Ok(Self { is_synced: false, ..Self::create(path)? })
     }
 
@@ -109,6 +109,6 @@ impl OutFolder for Disk {
 }
 
 /// A rename is safe once the folder is on the disk; other systems than Unix do not offer it.
-fn sync_folder(path: &std::path::Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &std::path::Path) -> io::Result<()> {
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }

@@ -4,7 +4,7 @@
 //! in memory at a time. A journal names the shards that are finished; the manifest comes last, by a
 //! rename, and without it a folder is no model. The bytes depend on inputs and options alone.
 
-mod disk;
+pub(crate) mod disk;
 mod resume;
 mod rows;
 mod shards;
@@ -13,9 +13,10 @@ mod tests;
 
 use std::{num::NonZero, path::Path, thread};
 
+pub(crate) use self::shards::write_file;
 use self::{
     disk::{Disk, OutFolder},
-    shards::{ShardWriter, write_file},
+    shards::ShardWriter,
 };
 use crate::{
     error::{Error, Result},
@@ -307,7 +308,7 @@ fn pack_share(
 }
 
 /// A failed write, with the file; a full disk is told apart.
-fn write_error(file: &str, missing_bytes: u64, source: std::io::Error) -> Error {
+pub(crate) fn write_error(file: &str, missing_bytes: u64, source: std::io::Error) -> Error {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let file = file.into();
     match source.kind() {

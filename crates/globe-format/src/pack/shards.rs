@@ -150,7 +150,7 @@ pub(super) fn write_journal<O: OutFolder>(out: &mut O, journal: &Journal) -> Res
 }
 
 /// Writes a small file, which appears when it is complete.
-pub(super) fn write_file<O: OutFolder>(out: &mut O, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_file<O: OutFolder>(out: &mut O, name: &str, bytes: &[u8]) -> Result<()> {
     let mut write = || {
         out.create(name)?;
         out.append(bytes)?;

@@ -1,0 +1,79 @@
+//! Adapters to be merged: a PEFT folder, or a checkpoint of `globe train`.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use globe_format::packed::{FileEntry, MANIFEST_FILE, digest_files};
+use globe_format::{
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Folder, Mapped, Merged, SourceTensors, read_file,
+};
+use globe_model::{Config, Qwen2_5Vl};
+use serde_json::Value;
+
+use crate::exit::{Fail, OrUsage};
+
+/// Folder of the adapter within a checkpoint of `globe train`.
+const WITHIN_CHECKPOINT: &str = "adapter";
+
+/// Weights within a checkpoint of `globe train` that trained all of them.
+const FULL_WEIGHTS: &str = "parameters.safetensors";
+
+/// Its only head, which `tie_word_embeddings` makes another name of the embeddings.
+const HEAD: &str = "lm_head.weight";
+
+/// The folder with the two files of an adapter: `path`, or one within a checkpoint or a finished run
+/// of `globe train`. Those of a checkpoint are checked against its digests.
+pub fn folder(path: &Path) -> Result<Folder, Fail> {
+    let here = Folder::open(path).or_usage()?;
+    if path.join(ADAPTER_CONFIG_FILE).exists() {
+        return Ok(here);
+    }
+    let shown = path.display();
+    let inner = path.join(WITHIN_CHECKPOINT);
+    if inner.join(ADAPTER_CONFIG_FILE).exists() {
+        let adapter = Folder::open(inner).or_usage()?;
+        pollster::block_on(check_digests(&here, &adapter))
+            .with_context(|| format!("cannot use the checkpoint {shown}"))
+            .or_usage()?;
+        return Ok(adapter);
+    }
+    let error = match path.join(FULL_WEIGHTS).exists() {
+        true => anyhow!("{shown}: a checkpoint of all weights, not of an adapter"),
+        false => anyhow!(
+            "{shown}: no {ADAPTER_CONFIG_FILE}, here or in {WITHIN_CHECKPOINT}/; \
+             pass a folder that PEFT wrote or a checkpoint that `globe train` wrote"
+        ),
+    };
+    Err(Fail::usage(error))
+}
+
+/// Compares both files of the adapter with the manifest of the checkpoint around them.
+async fn check_digests(checkpoint: &Folder, adapter: &Folder) -> anyhow::Result<()> {
+    // A finished run has its adapter in a folder of the same name, and no manifest.
+    let Some(json) = read_file(checkpoint, MANIFEST_FILE).await? else { return Ok(()) };
+    let manifest: Value = serde_json::from_slice(&json).context(MANIFEST_FILE)?;
+    let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned);
+    for FileEntry { name, sha256, .. } in digest_files(adapter, &names, &mut |_, _| true).await? {
+        let name = format!("{WITHIN_CHECKPOINT}/{name}");
+        if manifest["files"][&name]["sha256"] != sha256.as_str() {
+            anyhow::bail!("{name}: its SHA-256 is not that of {MANIFEST_FILE}; use another step");
+        }
+    }
+    Ok(())
+}
+
+/// Tensors of a model with the adapter of `folder` merged into them.
+pub async fn merge<T: SourceTensors>(
+    config: &Config,
+    tensors: T,
+    folder: &Folder,
+) -> anyhow::Result<Merged<T, Mapped>> {
+    let adapter = Adapter::open(folder, Qwen2_5Vl::canonical_name).await?;
+    if config.tie_word_embeddings && adapter.changes(HEAD) {
+        anyhow::bail!(
+            "it changes `{HEAD}`, which this base shares with the embeddings; \
+             merge it with PEFT into a base that does not"
+        );
+    }
+    Ok(Merged::new(tensors, adapter)?)
+}
