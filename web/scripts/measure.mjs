@@ -1,0 +1,83 @@
+// The tab against the native binary on one machine: start-up, and tokens a second of the same answers.
+//
+// GLOBE=target/debug/globe node scripts/measure.mjs [MODEL_FOLDER]   (after cargo xtask web)
+
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { GOLDEN, WEB, launch, newPage } from '../tests/browser.mjs';
+import { native } from '../tests/native.mjs';
+import { serve } from '../tests/server.mjs';
+import { listFiles } from './list-files.mjs';
+
+const RUNS = 3;
+const PHOTO = 'images/photo.jpg';
+/** Each pair: answers, and how many of them at once. */
+const SHAPES = [[4, 1], [8, 8]];
+const MAX_TOKENS = 64;
+
+const median = (numbers) => numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
+const speed = (results) => median(results.map(({ timings }) => (1000 * timings.answer_tokens) / timings.decode_ms));
+
+async function interactive(browser, server) {
+  const times = [];
+  for (let i = 0; i < RUNS; i++) {
+    const page = await newPage(browser, server, '');
+    await page.getByRole('button', { name: /Download and load|Load the stored model/ }).waitFor();
+    times.push(await page.evaluate(() => performance.now()));
+    await page.context().close();
+  }
+  return median(times);
+}
+
+/** Loads twice in one browser profile: by the network, then from its storage. */
+async function load(page) {
+  return page.evaluate(async () => {
+    const { Globe } = await import('/globe/globe.js');
+    const fetched = await Globe.load({ url: '/models/demo/', device: 'gpu' });
+    fetched.dispose();
+    globalThis.globe = await Globe.load({ url: '/models/demo/', device: 'gpu' });
+    return { fetched: fetched.info.loadMs, stored: globe.info.loadMs, adapter: globe.info.adapter };
+  });
+}
+
+async function inTab(page, samples, batch) {
+  const results = await page.evaluate(async ({ runs, photo, options }) => {
+    const image = await (await fetch(`/golden/${photo}`)).blob();
+    const results = [];
+    // The first compiles what is left to compile.
+    for (let i = 0; i <= runs; i++) results.push(await globe.locate(image, options));
+    return results.slice(1);
+  }, { runs: RUNS, photo: PHOTO, options: { samples, batch, maxTokens: MAX_TOKENS, seed: 7 } });
+  return { speed: speed(results), texts: results[0].answers.map(({ text }) => text) };
+}
+
+async function outside(model, samples, batch) {
+  const photos = Array(RUNS + 1).fill(join(GOLDEN, PHOTO));
+  const options = { samples, batch, 'max-tokens': MAX_TOKENS, seed: 7, device: 'software', format: 'json' };
+  const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const results = JSON.parse(await native('locate', ...photos, '--model', model, ...words, '--quiet')).slice(1);
+  return { speed: speed(results), texts: results[0].answers.map(({ text }) => text) };
+}
+
+const model = process.argv[2] ?? join(GOLDEN, 'window112');
+const served = existsSync(join(model, 'manifest.json')) ? model : mkdtempSync(join(tmpdir(), 'globe-model-'));
+if (served !== model) await listFiles(model, served);
+const server = await serve({ '/': join(WEB, 'site'), '/models/demo/': served, '/golden/': GOLDEN });
+const browser = await launch();
+try {
+  console.log(`page interactive after ${Math.round(await interactive(browser, server))} ms`);
+  const page = await newPage(browser, server);
+  const { fetched, stored, adapter } = await load(page);
+  console.log(`ready after ${Math.round(fetched)} ms by the network, after ${Math.round(stored)} ms from storage (${adapter})`);
+  for (const [samples, batch] of SHAPES) {
+    const tab = await inTab(page, samples, batch);
+    const outer = await outside(model, samples, batch);
+    const equal = JSON.stringify(tab.texts) === JSON.stringify(outer.texts);
+    console.log(`${samples} answers, ${batch} at once: ${tab.speed.toFixed(1)} tokens/s in the tab, ${outer.speed.toFixed(1)} native, ratio ${(tab.speed / outer.speed).toFixed(2)}, texts ${equal ? 'equal' : 'DIFFER'}`);
+  }
+} finally {
+  await browser.close();
+  await server.close();
+  if (served !== model) rmSync(served, { recursive: true, force: true });
+}
