@@ -38,9 +38,13 @@ fn as_many_answers_as_the_budget_holds_are_drawn_at_once() {
         }
         other => panic!("{other:?}"),
     }
-    let photo_too_large = tight.answers_at_once(&prompt, 200_000, false, 1, false);
-    let over = matches!(photo_too_large, Err(Error::Model(globe_model::Error::OverBudget { .. })));
-    assert!(over, "{photo_too_large:?}");
+    let too_long = tight.answers_at_once(&prompt, 200_000, false, 1, false);
+    assert!(matches!(too_long, Err(Error::ContextTooLong { .. })), "{too_long:?}");
+    let budget = free.plan(&prompt, 3_900, false, 1).device_bytes() - 1;
+    let tight = engine(&golden, Some(budget), gpu().max_binding_bytes);
+    let too_large = tight.answers_at_once(&prompt, 3_900, false, 1, false);
+    let over = matches!(too_large, Err(Error::Model(globe_model::Error::OverBudget { .. })));
+    assert!(over, "{too_large:?}");
 }
 
 /// A stop or an early end leaves reads under way; the next prompt uses their buffers.
