@@ -31,6 +31,7 @@ mod scatter_rows;
 mod shapes;
 mod silu_mul;
 mod swiglu;
+mod train_cli;
 mod training;
 
 /// Element-wise kernels: one rounding per operation, exp within a few units in the last place.

@@ -211,7 +211,10 @@ impl Lora {
         }
         let [outputs, width] = weight.dims();
         let y = linear(widened(x, width), weight, &zeros([outputs], &self.compute.device))?;
-        Ok(residual.map_or_else(|| y.clone(), |residual| residual + y.clone()))
+        Ok(match residual {
+            Some(residual) => residual + y,
+            None => y,
+        })
     }
 
     /// `dy weight + residual`, the first `cols` columns.
