@@ -6,10 +6,12 @@ use std::process::Command;
 /// What went wrong, for a person to read.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// The root of the repository.
+/// The root of the repository: the one `cargo xtask` was called in. Clones that share a target
+/// folder also share this program, so where it was compiled says little.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    let called_in = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = called_in.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).to_owned());
+    here.ancestors().nth(2).unwrap_or(&here).to_owned()
 }
 
 /// A `cargo` command in the repository, with the cargo that runs this program.
