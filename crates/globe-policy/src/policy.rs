@@ -121,10 +121,11 @@ impl ModelPolicy {
         }
         Ok(())
     }
+}
 
-    fn modules_of(&self, tensors: &Tensors) -> PolicyResult<LoraModules> {
-        Ok(from_peft(Adapter::from_tensors(self.config.clone(), tensors).map_err(failed)?))
-    }
+/// The pairs that `tensors` hold by PEFT's names.
+fn modules_of(config: &AdapterConfig, tensors: &Tensors) -> PolicyResult<LoraModules> {
+    Ok(from_peft(Adapter::from_tensors(config.clone(), tensors).map_err(failed)?))
 }
 
 /// Answers of a batch that share a prompt.
@@ -251,17 +252,14 @@ impl Policy for ModelPolicy {
             let (r, alpha) = (saved.r, saved.lora_alpha);
             return Err(failed(format!("the saved adapter has rank {r} and alpha {alpha}")));
         }
-        let modules = self.modules_of(&state.parameters)?;
+        let modules = modules_of(&self.config, &state.parameters)?;
         let mut engine = self.engine.borrow_mut();
         let tensors = engine.model_mut().lora_parameters().lay_out(&modules);
         let mut tensors = tensors.map_err(model_error)?.into_iter();
         let missing = || failed("the saved adapter lacks a module");
         let mut parameters = engine.model_mut().lora_parameters();
         parameters.update(|_, _| tensors.next().ok_or_else(missing))?;
-        let config = self.config.clone();
-        let from_tensors = |tensors: &Tensors| {
-            Ok(from_peft(Adapter::from_tensors(config.clone(), tensors).map_err(failed)?))
-        };
+        let from_tensors = |tensors: &Tensors| modules_of(&self.config, tensors);
         self.adamw.load(&parameters, &state.optimiser, from_tensors)?;
         self.gradients = None;
         Ok(())

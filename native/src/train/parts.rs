@@ -10,7 +10,7 @@ use globe_engine::{Engine, LoadOptions};
 use globe_format::Folder;
 use globe_geo::Gazetteer;
 use globe_model::{Model, Summary};
-use globe_ops::{DeviceChoice, open_device};
+use globe_ops::{Compute, DeviceChoice};
 use globe_policy::{ModelJudge, ModelPolicy, PolicyOptions, Shared, fresh, from_peft, identity};
 use globe_text::Prompt;
 use globe_train::assemble::{adapter_config, rewards};
@@ -34,9 +34,7 @@ pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
     let folder = model_folder(config)?;
     let summary = pollster::block_on(Model::inspect(&folder)).or_usage()?;
     check_weights(config, &summary).or_usage()?;
-    let choice: DeviceChoice =
-        config.model.device.parse().map_err(|e| anyhow!("model.device: {e}")).or_usage()?;
-    let compute = pollster::block_on(open_device(choice)).or_usage()?;
+    let compute = open_device(config)?;
     let engine = pollster::block_on(load_onto(&folder, compute, &LoadOptions::default(), quiet))?;
     let (adapter, modules) = adapter(config, &engine).or_usage()?;
     let prompt = question(config).or_usage()?;
@@ -66,6 +64,13 @@ fn question(config: &Config) -> anyhow::Result<Prompt> {
             Ok(Prompt { user, ..Prompt::reason() })
         }
     }
+}
+
+/// The device that the configuration names.
+pub fn open_device(config: &Config) -> Result<Compute, Fail> {
+    let choice: DeviceChoice =
+        config.model.device.parse().map_err(|e| anyhow!("model.device: {e}")).or_usage()?;
+    pollster::block_on(globe_ops::open_device(choice)).or_usage()
 }
 
 /// The folder of the base model.

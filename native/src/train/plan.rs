@@ -1,10 +1,8 @@
 //! `globe train --dry-run`: what a run does, takes and lasts, from `config.json` alone.
 
-use anyhow::anyhow;
 use globe_format::BLOCK;
 use globe_format::packed::Class;
 use globe_model::{Config as ModelConfig, Qwen2_5Vl};
-use globe_ops::{DeviceChoice, open_device};
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
@@ -38,9 +36,7 @@ struct Plan {
 pub fn run(method: Method, config: &Config) -> Result<Exit, Fail> {
     let folder = parts::model_folder(config)?;
     let model = pollster::block_on(ModelConfig::load(&folder)).or_usage()?;
-    let choice: DeviceChoice =
-        config.model.device.parse().map_err(|e| anyhow!("model.device: {e}")).or_usage()?;
-    let compute = pollster::block_on(open_device(choice)).or_usage()?;
+    let compute = parts::open_device(config)?;
     let plan = Plan::new(method, config, &model);
     let rows = match stream(config, Part::Train) {
         Ok(data) => format!("{} rows in {}", data.data().len(), config.data.path),
