@@ -16,6 +16,7 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::error::Failure;
 use crate::files::{Folder, JsFiles};
+use crate::heap;
 use crate::options::{self, LogitsOptions};
 use crate::photo;
 use crate::start::Stop;
@@ -169,10 +170,34 @@ impl WebEngine {
         Ok(Logits { input_ids: prepared.ids, image_grid_thw, last_logits, greedy: generated.ids })
     }
 
+    /// What the model holds, as JSON: bytes by place.
+    ///
+    /// # Errors
+    /// Never in practice: numbers are always JSON.
+    pub fn memory(&self) -> Result<String, JsValue> {
+        let device = self.compute.memory();
+        json(&Memory {
+            heap_bytes: heap::held(),
+            heap_peak_bytes: heap::peak(),
+            device_bytes: device.in_use,
+            device_reserved_bytes: device.reserved,
+        })
+    }
+
     /// Gives the memory of the adapter back at once.
     pub fn dispose(self) {
         self.compute.destroy();
     }
+}
+
+/// Bytes by place.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    heap_bytes: usize,
+    heap_peak_bytes: usize,
+    device_bytes: u64,
+    device_reserved_bytes: u64,
 }
 
 /// What another implementation is compared with.

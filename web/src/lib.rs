@@ -8,6 +8,7 @@ mod digest;
 mod engine;
 mod error;
 mod files;
+mod heap;
 mod options;
 mod photo;
 mod start;

@@ -5,7 +5,7 @@ import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
 import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
 import { probe, type Probe } from './probe.js';
 import type {
-  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, ModelInfo, ModelSource, PhotoInfo,
+  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, MemoryUse, ModelInfo, ModelSource, PhotoInfo,
   Precision, Progress, StoredModel,
 } from './types.js';
 
@@ -187,9 +187,9 @@ export class Globe {
     });
   }
 
-  /** Bytes of wasm memory; it never shrinks before dispose. */
-  async wasmBytes(): Promise<number> {
-    return (await this.open().call('memory', null)).wasmBytes;
+  /** What the model holds at the moment, and what it held at most. */
+  memory(): Promise<MemoryUse> {
+    return this.open().call('memory', null);
   }
 
   /** Ends the worker and gives all memory back. Always safe; running calls fail with `Aborted`. */

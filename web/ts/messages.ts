@@ -2,7 +2,7 @@
 
 import type { ErrorCode } from './errors.js';
 import type {
-  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, ModelInfo, ModelSource, PhotoInfo,
+  DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, MemoryUse, ModelInfo, ModelSource, PhotoInfo,
   Precision, Progress, StoredModel,
 } from './types.js';
 
@@ -19,7 +19,7 @@ export interface Calls {
   };
   stored: { args: null; result: StoredModel[]; event: never };
   remove: { args: { url: string }; result: null; event: never };
-  memory: { args: null; result: { wasmBytes: number }; event: never };
+  memory: { args: null; result: MemoryUse; event: never };
   dispose: { args: null; result: null; event: never };
 }
 

@@ -134,6 +134,20 @@ export interface ModelInfo {
   loadMs: number;
 }
 
+/** Bytes by place. */
+export interface MemoryUse {
+  /** Taken by the wasm module; it never shrinks before dispose. */
+  wasmBytes: number;
+  /** Held on the module's heap. */
+  heapBytes: number;
+  /** Most that was ever held there. */
+  heapPeakBytes: number;
+  /** Held by tensors on the graphics processor; 0 on the CPU path. */
+  deviceBytes: number;
+  /** Taken from its driver. */
+  deviceReservedBytes: number;
+}
+
 /** A model kept by the browser. */
 export interface StoredModel {
   url: string;

@@ -7,7 +7,7 @@ import type { CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages
 import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, type ModelFolder } from './model/folder.js';
 import { network } from './model/download.js';
 import { openStore } from './model/store.js';
-import type { LocateEvent, LocateOptions, LocateResult, ModelInfo, Progress } from './types.js';
+import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
 /** The CPU path widens every weight to f32 inside 4 GiB of wasm memory, and is slow. */
 const MAX_CPU_MODEL_BYTES = 512 << 20;
@@ -214,7 +214,7 @@ const handlers: { [N in CallName]: Handler<N> } = {
     await removeModel(await openStore(true), url);
     return null;
   },
-  memory: async () => ({ wasmBytes: wasm?.memory.buffer.byteLength ?? 0 }),
+  memory: async () => ({ wasmBytes: wasm?.memory.buffer.byteLength ?? 0, ...(JSON.parse(loaded().memory()) as Omit<MemoryUse, 'wasmBytes'>) }),
   dispose: async () => {
     engine?.dispose();
     engine = null;

@@ -163,8 +163,8 @@ impl Engine {
     pub fn feature_bytes(&self, photo: [usize; 2], max_pixels: Option<usize>) -> Result<u64> {
         let demand = Demand { photo: Some(photo), max_pixels, ..Demand::default() };
         let grid = largest_grid(&self.reader.preprocessor, &demand);
-        let floats = self.model.image_tokens(grid)? * self.model.config().text.hidden_size;
-        Ok((size_of::<f32>() * floats) as u64)
+        let tokens = self.model.image_tokens(grid)? as u64;
+        Ok(size_of::<f32>() as u64 * tokens * self.model.config().text.hidden_size as u64)
     }
 
     /// Bytes of device memory that may be used, if that is known.

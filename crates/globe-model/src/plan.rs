@@ -174,10 +174,12 @@ impl WeightPlan {
     ) -> Self {
         let mut plan = Self::default();
         for spec in specs {
-            let bytes = if dense { F32 * (spec.rows * spec.cols) as u64 } else { packed(spec) };
+            let bytes = if dense { F32 * product([spec.rows, spec.cols]) } else { packed(spec) };
             let row_bytes = (bytes / spec.rows.max(1) as u64).max(1) as usize;
-            let part =
-                if dense { bytes } else { (part_rows(u64::MAX, row_bytes) * row_bytes) as u64 };
+            let part = match dense {
+                true => bytes,
+                false => product([part_rows(u64::MAX, row_bytes), row_bytes]),
+            };
             plan.largest = plan.largest.max(bytes.min(part));
             match spec.name.starts_with("visual.") {
                 true => plan.vision += bytes,
@@ -195,12 +197,11 @@ impl WeightPlan {
     /// The whole plan of a model with these weights.
     pub fn plan(&self, config: &Config, work: &Workload) -> MemoryPlan {
         let (text, vision) = (&config.text, &config.vision);
-        let area = vision.merge_area().max(1);
-        let features = F32 * (work.patches / area * text.hidden_size) as u64;
-        let capacity = work.prompt + work.max_tokens;
-        let slots = work.prompt + work.answers * work.max_tokens;
-        let keys = F32 * (slots * text.n_kv_heads() * text.head_dim()) as u64;
-        let angles = F32 * (capacity * text.head_dim()) as u64;
+        let image_tokens = work.patches / vision.merge_area().max(1);
+        let features = F32 * product([image_tokens, text.hidden_size]);
+        let slots = work.prompt as u64 + product([work.answers, work.max_tokens]);
+        let keys = F32 * slots * product([text.n_kv_heads(), text.head_dim()]);
+        let angles = F32 * product([work.prompt + work.max_tokens, text.head_dim()]);
         let largest = self.largest.max(keys).max(features).max(largest_activation(config, work));
         MemoryPlan {
             weights: self.total(),
@@ -243,7 +244,12 @@ fn in_format(spec: &TensorSpec, format: WeightFormat) -> u64 {
         return F32 * spec.rows as u64;
     }
     let words = PackedMatrix::row_bytes(format, spec.cols);
-    (spec.rows * (words + PackedMatrix::row_scale_bytes(format, spec.cols))) as u64
+    product([spec.rows, words + PackedMatrix::row_scale_bytes(format, spec.cols)])
+}
+
+/// In 64 bits: what a model takes is beyond the `usize` of a browser.
+fn product<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.into_iter().map(|factor| factor as u64).product()
 }
 
 /// Columns of the copy with whole blocks that a product makes of `n` columns; none if they are.
@@ -278,8 +284,8 @@ fn largest_activation(config: &Config, work: &Workload) -> u64 {
     let patch = block(h, 3 * h, vision.intermediate_size).max(values.max(widened(values)));
     let qkv = (text.num_attention_heads + 2 * text.n_kv_heads()) * text.head_dim();
     let token = block(text.hidden_size, qkv, text.intermediate_size);
-    let rows = work.answers.max(1) * text.vocab_size;
-    F32 * (work.patches * patch).max(work.prompt * token).max(rows) as u64
+    let rows = product([work.answers.max(1), text.vocab_size]);
+    F32 * product([work.patches, patch]).max(product([work.prompt, token])).max(rows)
 }
 
 fn vision_bytes(cfg: &VisionConfig, patches: usize) -> u64 {
@@ -289,7 +295,7 @@ fn vision_bytes(cfg: &VisionConfig, patches: usize) -> u64 {
     let floats = block_floats(h, h, h, f, true).max(embed).max(2 * h);
     // Order, positions, slots, ranges of windows and frames; the order is dropped early.
     let indices = 1 + 2 + 1 + 2 + 2;
-    F32 * (patches * (floats + indices)) as u64
+    F32 * product([patches, floats + indices])
 }
 
 fn prefill_bytes(cfg: &TextConfig, tokens: usize) -> u64 {
@@ -297,9 +303,9 @@ fn prefill_bytes(cfg: &TextConfig, tokens: usize) -> u64 {
     let f = cfg.intermediate_size.next_multiple_of(BLOCK);
     let floats = block_floats(cfg.hidden_size, q, k, f, false);
     // Positions on three axes, slots, ranges.
-    let layers = tokens * (floats + 3 + 1 + 2);
-    let head = tokens * cfg.hidden_size + 2 * cfg.hidden_size + cfg.vocab_size;
-    F32 * layers.max(head) as u64
+    let layers = product([tokens, floats + 3 + 1 + 2]);
+    let head = product([tokens + 2, cfg.hidden_size]) + cfg.vocab_size as u64;
+    F32 * layers.max(head)
 }
 
 fn decode_bytes(cfg: &TextConfig, work: &Workload) -> u64 {
@@ -307,12 +313,12 @@ fn decode_bytes(cfg: &TextConfig, work: &Workload) -> u64 {
     let (heads, head_dim) = (cfg.num_attention_heads, cfg.head_dim());
     let seen = if work.penalties { vocab } else { 0 };
     // Token, probability, places, positions, slot, draws; token and probability of every step.
-    let state = rows * (1 + 1 + 4 + 3 + 1 + 2 + 2 * work.max_tokens + 1 + seen);
+    let state = product([rows, 1 + 1 + 4 + 3 + 1 + 2 + 2 * work.max_tokens + 1 + seen]);
     let (q, k) = (heads * head_dim, cfg.n_kv_heads() * head_dim);
     let f = cfg.intermediate_size.next_multiple_of(BLOCK);
     let block = block_floats(cfg.hidden_size, q, k, f, false);
     let attention = step_scratch_bytes(rows, heads, head_dim, work.prompt + work.max_tokens);
     // Logits after the prompt, those of the first tokens, and those of the recorded step.
-    let logits = vocab + rows * vocab.max(block);
-    F32 * (state + logits) as u64 + attention
+    let logits = vocab as u64 + product([rows, vocab.max(block)]);
+    F32 * (state + logits) + attention
 }

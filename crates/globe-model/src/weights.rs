@@ -137,7 +137,7 @@ impl<'a, S: Source> Weights<'a, S> {
     }
 
     async fn dense(&self, spec: &TensorSpec) -> Result<Matrix> {
-        let size_bytes = 4 * (spec.rows * spec.cols) as u64;
+        let size_bytes = 4 * spec.rows as u64 * spec.cols as u64;
         let limit_bytes = self.compute.max_binding_bytes;
         if size_bytes > limit_bytes {
             let name = spec.name.clone();
@@ -252,7 +252,7 @@ pub(crate) fn packed_bytes<S: Source>(checkpoint: &Checkpoint<S>, spec: &TensorS
         return 4 * spec.rows as u64;
     }
     let format = stored_format(checkpoint, spec);
-    (spec.rows * PackedMatrix::row_bytes(format, spec.cols)) as u64
+    spec.rows as u64 * PackedMatrix::row_bytes(format, spec.cols) as u64
 }
 
 /// The kernels' name of a format.

@@ -112,7 +112,8 @@ impl AttentionStepOps for CubeBackend {
 /// Bytes of the partial sums of [`attention_step`], which reads keys in chunks: `n_heads` heads of
 /// `head_dim` in each of `rows` rows over at most `max_keys` keys.
 pub fn step_scratch_bytes(rows: usize, n_heads: usize, head_dim: usize, max_keys: usize) -> u64 {
-    (size_of::<f32>() * rows * n_heads * max_keys.div_ceil(KEYS) * (head_dim + 2)) as u64
+    let factors = [size_of::<f32>(), rows, n_heads, max_keys.div_ceil(KEYS), head_dim + 2];
+    factors.into_iter().map(|factor| factor as u64).product()
 }
 
 /// `softmax(q k^T * scale) v` for one token per row. Row `r` reads the keys `0..places[r][0]`,

@@ -125,7 +125,7 @@ impl PackedMatrix {
     pub fn size_bytes(&self) -> u64 {
         let row =
             Self::row_bytes(self.format, self.cols) + Self::row_scale_bytes(self.format, self.cols);
-        (self.rows * row) as u64
+        self.rows as u64 * row as u64
     }
 
     /// Blocks of one row.

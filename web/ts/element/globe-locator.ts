@@ -5,7 +5,7 @@ import { customElement, property, query, state } from 'lit/decorators.js';
 import { GlobeError, asGlobeError } from '../errors.js';
 import { toGeoJson } from '../geojson.js';
 import { Globe } from '../globe.js';
-import type { DeviceChoice, LocateEvent, LocateResult, PhotoInfo, Precision } from '../types.js';
+import type { DeviceChoice, LocateEvent, LocateResult, MemoryUse, PhotoInfo, Precision } from '../types.js';
 import { markClues } from './clues.js';
 import { GlobeMap } from './globe-map.js';
 import { sentence } from './model-panel.js';
@@ -79,7 +79,7 @@ export class GlobeLocator extends LitElement {
   @state() private photoOnMap = false;
   @state() private camera: MediaStream | null = null;
   @state() private copied = '';
-  @state() private wasmBytes = 0;
+  @state() private memory: MemoryUse | null = null;
   @query('globe-map') private map?: GlobeMap;
   @query('video') private video?: HTMLVideoElement;
 
@@ -140,7 +140,7 @@ export class GlobeLocator extends LitElement {
         samples, topK, seed, maxTokens, precision, sampling: { temperature }, signal: stopper.signal, onEvent: (event) => this.hear(event),
       });
       this.result = result;
-      this.wasmBytes = await this.globe.wasmBytes();
+      this.memory = await this.globe.memory();
       this.tell('result', result);
       return result;
     } catch (thrown) {
@@ -325,7 +325,7 @@ export class GlobeLocator extends LitElement {
       ${this.reasoning()}
       ${result ? html`<div class="row"><button type="button" @click=${() => this.copy('JSON')}>Copy as JSON</button>
         <button type="button" @click=${() => this.copy('GeoJSON')}>Copy as GeoJSON</button><span role="status" class="soft small">${this.copied}</span></div>
-        ${timings(result, this.wasmBytes)}` : nothing}`;
+        ${timings(result, this.memory)}` : nothing}`;
   }
 
   private emptyMap() {

@@ -1,7 +1,7 @@
 // The result: headline, the table of candidates as the primary view, the map beside it, and where time went.
 
 import { html, nothing, svg } from 'lit';
-import type { Candidate, LocateResult } from '../types.js';
+import type { Candidate, LocateResult, MemoryUse } from '../types.js';
 import './globe-map.js';
 import { size } from '../probe.js';
 import { coordinates, countryName, distance, greatCircleKm, percent, placeName, seconds, summary } from './words.js';
@@ -69,13 +69,13 @@ function onKey(event: KeyboardEvent, candidates: Candidate[], view: ResultView):
 }
 
 /** Where the time went, and what it was computed with. */
-export function timings(result: LocateResult, wasmBytes: number) {
+export function timings(result: LocateResult, memory: MemoryUse | null) {
   const { timings: t } = result;
   const rate = t.decode_ms > 0 ? ` (${((t.answer_tokens * 1000) / t.decode_ms).toFixed(1)} a second)` : '';
   return html`<details><summary>Timings and settings of this result</summary><dl>
     <dt>Photo and prompt</dt><dd>${t.prompt_tokens} tokens, ${t.image_tokens} of the image; ${seconds(t.prepare_ms + t.prefill_ms)}</dd>
     <dt>Answers</dt><dd>${t.answer_tokens} tokens in ${seconds(t.decode_ms)}${rate}</dd>
-    ${wasmBytes ? html`<dt>Memory of the engine</dt><dd>${size(wasmBytes)}, without the graphics processor's</dd>` : nothing}
+    ${memory ? html`<dt>Memory of the engine</dt><dd>${size(memory.wasmBytes)}${memory.deviceBytes ? ` and ${size(memory.deviceReservedBytes)} of the graphics processor's` : ''}</dd>` : nothing}
     <dt>Sampling</dt><dd>temperature ${result.sampling.temperature}, seed ${result.seed}, ${result.samples} answers</dd>
     <dt>Computed by</dt><dd>${result.model} on ${result.adapter || 'the graphics processor'}</dd>
     <dt>Gazetteer</dt><dd>${result.gazetteer}</dd>
