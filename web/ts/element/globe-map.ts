@@ -1,12 +1,11 @@
 // <globe-map>: an offline world map with places, their radii and a photo's own position.
 
-import { geoCircle, geoGraticule10, geoNaturalEarth1, geoPath, type GeoPermissibleObjects, type GeoProjection } from 'd3-geo';
-import { LitElement, css, html, nothing, svg } from 'lit';
+import { geoCircle, geoNaturalEarth1, geoPath, type GeoProjection } from 'd3-geo';
+import { LitElement, css, html, nothing, svg, type PropertyValues } from 'lit';
 import { customElement, property, state } from 'lit/decorators.js';
-import { feature, mesh } from 'topojson-client';
-import type { GeometryCollection, Topology } from 'topojson-specification';
 import type { Candidate } from '../types.js';
 import { mapUrl } from '../urls.js';
+import { drawWorld, readWorld, type Drawing, type World } from './draw-world.js';
 import { theme } from './styles.js';
 
 const [WIDTH, HEIGHT] = [720, 400];
@@ -15,25 +14,31 @@ const MAX_ZOOM = 64;
 /** Countries smaller than this many pixels are found by their circle alone. */
 const MIN_CIRCLE_PX = 6;
 
-interface World {
-  land: GeoPermissibleObjects;
-  borders: GeoPermissibleObjects;
+interface View {
+  lat: number;
+  lon: number;
+  zoom: number;
 }
 
-/** Read once for all maps of a page. */
-let world: Promise<World> | null = null;
+const WHOLE: View = { lat: 12, lon: 8, zoom: 1 };
 
-async function readWorld(): Promise<World> {
-  const response = await fetch(mapUrl());
-  if (!response.ok) throw new Error(`the map did not arrive: the server answered ${response.status}`);
-  const topology = (await response.json()) as Topology<{ countries: GeometryCollection; land: GeometryCollection }>;
-  const { countries, land } = topology.objects;
-  return { land: feature(topology, land), borders: mesh(topology, countries, (a, b) => a !== b) };
+/** Read once for all maps of a page, with the drawing that every map starts with. */
+let world: Promise<{ data: World; whole: Drawing }> | null = null;
+
+async function read(): Promise<{ data: World; whole: Drawing }> {
+  const data = await readWorld(mapUrl());
+  return { data, whole: await drawWorld(data, projectionOf(WHOLE)) };
+}
+
+function projectionOf({ lat, lon, zoom }: View): GeoProjection {
+  const projection = geoNaturalEarth1().scale(WIDTH / 5.6);
+  const centred = zoom === 1 ? projection : projection.rotate([-lon, 0]).scale((WIDTH / 5.6) * zoom).center([0, lat]);
+  return centred.translate([WIDTH / 2, HEIGHT / 2]).clipExtent([[-9, -9], [WIDTH + 9, HEIGHT + 9]]);
 }
 
 /** Starts reading the map, so that it is there before a page is sealed. */
-export function preloadMap(): Promise<unknown> {
-  world ??= readWorld().catch((error: unknown) => {
+export function preloadMap(): Promise<{ data: World; whole: Drawing }> {
+  world ??= read().catch((error: unknown) => {
     world = null;
     throw error;
   });
@@ -74,17 +79,41 @@ export class GlobeMap extends LitElement {
   /** Position written in the photo, where the reader asked to see it. */
   @property({ attribute: false }) photo: { lat: number; lon: number } | null = null;
 
-  @state() private data: World | null = null;
   @state() private failed = '';
-  @state() private view = { lat: 12, lon: 8, zoom: 1 };
+  /** What the map shall show. */
+  @state() private view = WHOLE;
+  /** What it shows: the same a moment later. */
+  @state() private drawn: { view: View; paths: Drawing } | null = null;
+  private data: World | null = null;
+  private drawing = false;
   private drag: { x: number; y: number } | null = null;
 
   override connectedCallback(): void {
     super.connectedCallback();
     preloadMap().then(
-      (data) => (this.data = data as World),
+      ({ data, whole }) => {
+        this.data = data;
+        this.drawn = { view: WHOLE, paths: whole };
+        void this.draw();
+      },
       (error: Error) => (this.failed = error.message),
     );
+  }
+
+  protected override willUpdate(changed: PropertyValues): void {
+    if (changed.has('view')) void this.draw();
+  }
+
+  /** Draws until the view is the one that was last asked for; views in between are left out. */
+  private async draw(): Promise<void> {
+    if (this.drawing || !this.data) return;
+    this.drawing = true;
+    while (this.drawn?.view !== this.view) {
+      const view = this.view;
+      const paths = await drawWorld(this.data, projectionOf(view));
+      this.drawn = { view, paths };
+    }
+    this.drawing = false;
   }
 
   /** Shows a candidate with its surroundings. */
@@ -96,27 +125,20 @@ export class GlobeMap extends LitElement {
 
   /** Shows the whole world. */
   reset(): void {
-    this.view = { lat: 12, lon: 8, zoom: 1 };
-  }
-
-  private projection(): GeoProjection {
-    const { lat, lon, zoom } = this.view;
-    const projection = geoNaturalEarth1().scale(WIDTH / 5.6);
-    const centred = zoom === 1 ? projection : projection.rotate([-lon, 0]).scale((WIDTH / 5.6) * zoom).center([0, lat]);
-    return centred.translate([WIDTH / 2, HEIGHT / 2]).clipExtent([[-9, -9], [WIDTH + 9, HEIGHT + 9]]);
+    this.view = WHOLE;
   }
 
   override render() {
     if (this.failed) return html`<p class="soft small">${this.failed}. The table shows the same places.</p>`;
-    const projection = this.projection();
-    const path = geoPath(projection).digits(1);
+    const { drawn } = this;
+    const projection = projectionOf(drawn?.view ?? this.view);
     return html`
       <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${this.label()} tabindex="0"
         @keydown=${this.onKey} @pointerdown=${this.onDown} @pointermove=${this.onMove} @pointerup=${this.onUp} @pointercancel=${this.onUp} @wheel=${this.onWheel}>
-        ${this.data
-          ? svg`<path class="graticule" d=${path(geoGraticule10()) ?? ''}></path>
-              <path class="land" d=${path(this.data.land) ?? ''}></path>
-              <path class="borders" d=${path(this.data.borders) ?? ''}></path>`
+        ${drawn
+          ? svg`<path class="graticule" d=${drawn.paths.graticule}></path>
+              <path class="land" d=${drawn.paths.land}></path>
+              <path class="borders" d=${drawn.paths.borders}></path>`
           : nothing}
         ${this.places.map((place) => this.circle(place, projection))}
         ${[...this.places].reverse().map((place) => this.pin(place, projection))}
@@ -156,7 +178,7 @@ export class GlobeMap extends LitElement {
 
   private zoomBy(factor: number): void {
     const zoom = Math.min(MAX_ZOOM, Math.max(1, this.view.zoom * factor));
-    this.view = zoom === 1 ? { lat: 12, lon: 8, zoom: 1 } : { ...this.view, zoom };
+    this.view = zoom === 1 ? WHOLE : { ...this.view, zoom };
   }
 
   private moveBy(dx: number, dy: number): void {
