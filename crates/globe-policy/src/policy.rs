@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
-use globe_model::{AnswerGroup, LoraGradients, LoraModules, TrainingPass};
+use globe_model::{AnswerGroup, Gradients, LoraModules, TrainingPass};
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
@@ -39,7 +39,7 @@ pub struct ModelPolicy {
     config: AdapterConfig,
     looks: Looks,
     adamw: DeviceAdamW,
-    gradients: Option<LoraGradients>,
+    gradients: Option<Gradients>,
 }
 
 impl ModelPolicy {
