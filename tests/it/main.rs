@@ -37,6 +37,7 @@ mod silu_mul;
 mod swiglu;
 mod train_cli;
 mod training;
+mod training_full;
 
 /// Element-wise kernels: one rounding per operation, exp within a few units in the last place.
 const ELEMENT_TOL: f32 = 2e-6;
