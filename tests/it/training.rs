@@ -56,18 +56,18 @@ impl Case {
     }
 
     /// Values of a padded tensor without what lies past the answers.
-    fn unpadded(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn unpadded(&self, name: &str) -> Vec<f32> {
         let (all, lengths) = (self.floats(name), self.ints("lengths"));
         let rows = all.chunks_exact(all.len() / lengths.len());
         rows.zip(&lengths).flat_map(|(row, n)| row[..*n as usize].to_vec()).collect()
     }
 
-    fn adapter(&self) -> (AdapterConfig, LoraModules) {
+    pub(crate) fn adapter(&self) -> (AdapterConfig, LoraModules) {
         let adapter = Adapter::open(&self.folder).unwrap();
         (adapter.config.clone(), from_peft(adapter))
     }
 
-    fn engine(&self, compute: &Compute) -> Engine {
+    pub(crate) fn engine(&self, compute: &Compute) -> Engine {
         let mut quiet = |_, _| {};
         let engine = Engine::load(&self.golden.folder, compute.clone(), &mut quiet);
         pollster::block_on(engine).unwrap()

@@ -96,10 +96,10 @@ impl WeightParameters<'_> {
     ///
     /// # Errors
     /// Those of `update`, and as [`WeightParameters::shapes`].
-    pub fn update<E: From<Error>>(
+    pub fn update(
         &mut self,
-        mut update: impl FnMut(usize, Tensor<2>) -> std::result::Result<Tensor<2>, E>,
-    ) -> std::result::Result<(), E> {
+        mut update: impl FnMut(usize, Tensor<2>) -> Result<Tensor<2>>,
+    ) -> Result<()> {
         let mut at = 0;
         for parameter in &mut self.parameters {
             let mut updated = Vec::new();

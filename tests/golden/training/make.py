@@ -38,7 +38,7 @@ TRAIN_VISION = {"untied"}
 KEPT = (".bias", "norm.weight", "layernorm.weight", "norm1.weight", "ln_q.weight", "k_proj.weight", "attn.proj.weight")
 ADVANTAGES = [1.3, -0.9, 0.4, -0.8]
 TEMPERATURE, BETA, STEPS, LR, MAX_GRAD_NORM = 0.8, 0.04, 10, 1e-2, 1.0
-FULL_LR = 1e-3
+FULL_LR = 1e-4
 
 
 def forward(model, inputs, answers):
