@@ -147,6 +147,10 @@ fn the_recipes_plan_without_weights() {
         let gib: f64 = peak.split_whitespace().next().unwrap().parse().unwrap();
         if name.contains("qlora") {
             assert!(gib < 24.0, "7B in 4 bits is to fit a card of 24 GB: {plan}");
+        } else {
+            // 16 bytes per weight of the language model, 2 for the copy, 4 for the frozen tower.
+            assert!((130.0..160.0).contains(&gib), "{plan}");
+            assert!(plan.contains("15.45 GiB copy before training"), "{plan}");
         }
     }
 }
@@ -159,7 +163,7 @@ fn bad_settings_say_what_to_do() {
     };
     for (changes, more, expected) in [
         (&[("weights", "\"qlora\"")][..], &[][..], "globe convert"),
-        (&[("weights", "\"full\"")], &[], "not supported yet"),
+        (&[("weights", "\"full\"")], &[], "merge it first"),
         (&[("train_vision", "true")], &[], "set it to false"),
         (&[("device", "\"tpu\"")], &[], "model.device: unknown device `tpu`"),
         (&[("question", "\"nowhere.txt\"")], &[], "model.question"),
