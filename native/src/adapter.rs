@@ -1,11 +1,12 @@
-//! Adapters to be merged: a PEFT folder, or a checkpoint of `globe train`.
+//! What training left: a PEFT folder, or a checkpoint of `globe train`.
 
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use globe_format::packed::{FileEntry, MANIFEST_FILE, digest_files};
 use globe_format::{
-    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Folder, Mapped, Merged, SourceTensors, read_file,
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Checkpoint, Folder, Mapped, Merged, Replaced,
+    SourceTensors, read_file,
 };
 use globe_model::{Config, Qwen2_5Vl};
 use serde_json::Value;
@@ -20,6 +21,7 @@ const FULL_WEIGHTS: &str = "parameters.safetensors";
 
 /// Its only head, which `tie_word_embeddings` makes another name of the embeddings.
 const HEAD: &str = "lm_head.weight";
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// The folder with the two files of an adapter: `path`, or one within a checkpoint or a finished run
 /// of `globe train`. Those of a checkpoint are checked against its digests.
@@ -38,7 +40,9 @@ pub fn folder(path: &Path) -> Result<Folder, Fail> {
         return Ok(adapter);
     }
     let error = match path.join(FULL_WEIGHTS).exists() {
-        true => anyhow!("{shown}: a checkpoint of all weights, not of an adapter"),
+        true => anyhow!(
+            "{shown}: a checkpoint of all weights, not of an adapter; `globe export` makes a model of it"
+        ),
         false => anyhow!(
             "{shown}: no {ADAPTER_CONFIG_FILE}, here or in {WITHIN_CHECKPOINT}/; \
              pass a folder that PEFT wrote or a checkpoint that `globe train` wrote"
@@ -49,17 +53,48 @@ pub fn folder(path: &Path) -> Result<Folder, Fail> {
 
 /// Compares both files of the adapter with the manifest of the checkpoint around them.
 async fn check_digests(checkpoint: &Folder, adapter: &Folder) -> anyhow::Result<()> {
+    let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned);
+    let inner = format!("{WITHIN_CHECKPOINT}/");
+    check_files(checkpoint, adapter, &names, &inner).await
+}
+
+/// Compares files of `folder`, which is `inner` of the checkpoint, with its manifest.
+async fn check_files(
+    checkpoint: &Folder,
+    folder: &Folder,
+    names: &[String],
+    inner: &str,
+) -> anyhow::Result<()> {
     // A finished run has its adapter in a folder of the same name, and no manifest.
     let Some(json) = read_file(checkpoint, MANIFEST_FILE).await? else { return Ok(()) };
     let manifest: Value = serde_json::from_slice(&json).context(MANIFEST_FILE)?;
-    let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned);
-    for FileEntry { name, sha256, .. } in digest_files(adapter, &names, &mut |_, _| true).await? {
-        let name = format!("{WITHIN_CHECKPOINT}/{name}");
+    for FileEntry { name, sha256, .. } in digest_files(folder, names, &mut |_, _| true).await? {
+        let name = format!("{inner}{name}");
         if manifest["files"][&name]["sha256"] != sha256.as_str() {
             anyhow::bail!("{name}: its SHA-256 is not that of {MANIFEST_FILE}; use another step");
         }
     }
     Ok(())
+}
+
+/// Whether `path` is a checkpoint of `globe train` that trained all weights.
+pub fn is_full(path: &Path) -> bool {
+    path.join(FULL_WEIGHTS).exists()
+}
+
+/// Tensors of a model with those of a checkpoint that trained all weights in place of its own. The
+/// file is checked against the digest of the checkpoint.
+pub async fn replace(
+    config: &Config,
+    base: Checkpoint<Mapped>,
+    path: &Path,
+) -> anyhow::Result<Replaced<Mapped, Mapped>> {
+    let folder = Folder::open(path)?;
+    check_files(&folder, &folder, &[FULL_WEIGHTS.to_owned()], "").await?;
+    let weights = Checkpoint::open_file(&folder, FULL_WEIGHTS).await?;
+    // Some tied exports store the head as well.
+    let tied = config.tie_word_embeddings.then(|| (HEAD.to_owned(), EMBEDDINGS.to_owned()));
+    Ok(Replaced::new(base, weights, tied.into_iter().collect())?)
 }
 
 /// Tensors of a model with the adapter of `folder` merged into them.

@@ -139,7 +139,7 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Train an adapter of a model: by reward (grpo), by example (sft), or to judge (reward)
+/// Train an adapter or all weights of a model: by reward (grpo), by example (sft), or to judge (reward)
 ///
 /// All settings are in one TOML file; `configs/` has examples in which every key is explained.
 /// Checkpoints go to `run.output`; a run that ends, however it ends, goes on with --resume.
@@ -482,7 +482,8 @@ pub struct ExportArgs {
     /// Folder with the Hugging Face checkpoint that the adapter was trained for
     #[arg(long, value_name = "HF_DIR")]
     pub from: PathBuf,
-    /// Folder with a LoRA adapter: of PEFT, or a checkpoint of `globe train`
+    /// Folder with what was trained: a LoRA adapter of PEFT, or a checkpoint of `globe train`, also one
+    /// that trained all weights
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// Folder to write; it must be absent or empty

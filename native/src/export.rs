@@ -41,25 +41,43 @@ pub fn run(args: &ExportArgs) -> Result<Exit, Fail> {
     Ok(Exit::Success)
 }
 
-/// Opens base and adapter and writes their sum; the inner error is that of the writing.
+/// Opens base and what was trained and writes both; the inner error is that of the writing.
 async fn merge(args: &ExportArgs, interrupt: &Interrupt) -> Result<Result<Exported, Error>, Fail> {
-    let base = Folder::open(&args.from).or_usage()?;
-    let context = || format!("cannot use {}", args.from.display());
+    let mut go_on = || !interrupt.cancel().is_cancelled();
+    let ExportArgs { from, adapter, out, shard_mb, quiet } = args;
+    write(from, adapter, out, shard_mb << 20, *quiet, &mut go_on).await
+}
+
+/// Writes the base `from` with `trained`, an adapter or a checkpoint of all weights, to `out`.
+pub async fn write(
+    from: &Path,
+    trained: &Path,
+    out: &Path,
+    shard_bytes: u64,
+    quiet: bool,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Result<Exported, Error>, Fail> {
+    let base = Folder::open(from).or_usage()?;
+    let context = || format!("cannot use {}", from.display());
     refuse_packed(&base).await.with_context(context).or_usage()?;
     let (config, tensors) = Model::checkpoint(&base).await.with_context(context).or_usage()?;
     let files = small_files(&base).await.with_context(context).or_usage()?;
-    let folder = adapter::folder(&args.adapter)?;
-    let merged = adapter::merge(&config, tensors, &folder).await;
-    let context = || format!("cannot merge {}", args.adapter.display());
-    let merged = merged.with_context(context).or_usage()?;
-
-    let job = ExportJob { files, shard_bytes: args.shard_mb << 20 };
-    let progress = Progress::bytes("exporting", args.quiet);
+    let job = ExportJob { files, shard_bytes };
+    let progress = Progress::bytes("exporting", quiet);
     let mut on_bytes = |done: u64, all: u64| {
         progress.set(done as usize, all as usize);
-        !interrupt.cancel().is_cancelled()
+        go_on()
     };
-    let exported = export(&job, &merged, &args.out, &mut on_bytes).await;
+    let exported = if adapter::is_full(trained) {
+        let context = || format!("cannot use the weights of {}", trained.display());
+        let replaced = adapter::replace(&config, tensors, trained).await;
+        export(&job, &replaced.with_context(context).or_usage()?, out, &mut on_bytes).await
+    } else {
+        let folder = adapter::folder(trained)?;
+        let context = || format!("cannot merge {}", trained.display());
+        let merged = adapter::merge(&config, tensors, &folder).await;
+        export(&job, &merged.with_context(context).or_usage()?, out, &mut on_bytes).await
+    };
     progress.clear();
     Ok(exported)
 }

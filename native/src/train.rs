@@ -3,6 +3,7 @@
 mod parts;
 mod plan;
 
+use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use clap::ValueEnum;
 use globe_policy::ModelPolicy;
 use globe_train::assemble::{stream, watchers};
 use globe_train::checkpoint::{Loaded, RealDisk, Store};
-use globe_train::config::Config;
+use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
 use globe_train::trainer::{Ending, Supervised, Task, Trainer};
 use globe_train::watch::{Lines, TerminalUi, Watchers};
@@ -21,9 +22,13 @@ use globe_train::watch::{Lines, TerminalUi, Watchers};
 use crate::args::TrainArgs;
 use crate::console::say;
 use crate::exit::{Exit, Fail, OrUsage};
+use crate::export;
 
-/// Folder of the finished adapter, in `run.output`.
+/// Folders of the finished adapter and of the finished model, in `run.output`.
 const ADAPTER: &str = "adapter";
+const MODEL: &str = "model";
+/// Bytes of tensors in a file of the finished model.
+const SHARD_BYTES: u64 = 4095 << 20;
 
 /// What is learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,7 +49,7 @@ pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
     }
     let checkpoint = checkpoint(args, &config)?;
     let stop = on_signals()?;
-    let mut parts = parts::load(&config, args.quiet)?;
+    let mut parts = parts::load(args.method, &config, args.quiet)?;
     let mut watch = watchers(&config);
     watch = match config.watch.terminal && stderr().is_terminal() && !args.quiet {
         true => watch.with(TerminalUi::start(stop.clone())?),
@@ -115,7 +120,7 @@ fn again(args: &TrainArgs) -> String {
     format!("globe train {method} --config {config} --resume")
 }
 
-/// Writes the adapter and says what to do with it.
+/// Writes the adapter or the model and says what to do with it.
 fn finish(
     policy: &mut ModelPolicy,
     config: &Config,
@@ -126,6 +131,9 @@ fn finish(
         say(format_args!("stopped; go on with `{}`", again(args)));
         return Ok(Exit::Interrupted);
     }
+    if config.model.weights == Weights::Full {
+        return finish_model(config, args);
+    }
     let folder = Path::new(&config.run.output).join(ADAPTER);
     policy.adapter()?.save(&mut RealDisk, &folder)?;
     let (folder, base) = (folder.display(), &config.model.path);
@@ -133,6 +141,31 @@ fn finish(
         "adapter written to {folder}\n\
          use it: globe convert --from {base} --adapter {folder} --out MODEL\n\
          share it: globe export --from {base} --adapter {folder} --out HF_DIR"
+    ));
+    Ok(Exit::Success)
+}
+
+/// Writes the weights of the last checkpoint as a model folder, in place of one of an earlier end.
+fn finish_model(config: &Config, args: &TrainArgs) -> Result<Exit, Fail> {
+    let output = Path::new(&config.run.output);
+    let store = Store::new(output.join("checkpoints"), config.checkpoint.keep);
+    let last = store.steps()?.last().copied().context("no checkpoint to make a model of")?;
+    let (folder, next) = (output.join(MODEL), output.join(format!("{MODEL}.next")));
+    if next.exists() {
+        fs::remove_dir_all(&next).with_context(|| next.display().to_string())?;
+    }
+    let (base, trained) = (Path::new(&config.model.path), store.path(last));
+    let mut go_on = || true;
+    let written = export::write(base, &trained, &next, SHARD_BYTES, args.quiet, &mut go_on);
+    pollster::block_on(written)??;
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    }
+    fs::rename(&next, &folder).with_context(|| folder.display().to_string())?;
+    let folder = folder.display();
+    say(format_args!(
+        "model written to {folder}\n\
+         use it: globe locate PHOTO --model {folder}, or pack it with globe convert --from {folder} --out MODEL"
     ));
     Ok(Exit::Success)
 }

@@ -54,10 +54,14 @@ kernels! {
     BenchCopy => "bench_copy",
     /// Numbers multiplied, for measuring.
     BenchFma => "bench_fma",
+    /// Columns added up, in place.
+    ColumnSums => "column_sums",
     /// Rows of a table by index.
     GatherRows => "gather_rows",
     /// Exact GELU.
     Gelu => "gelu",
+    /// Gradient of the exact GELU.
+    GeluBackward => "gelu_backward",
     /// Matrix product with bias, tiled.
     Linear => "linear",
     /// Gradient of a weight, added up.
@@ -82,6 +86,8 @@ kernels! {
     RmsNorm => "rms_norm",
     /// Gradient of the root-mean-square norm by its input.
     RmsNormBackward => "rms_norm_backward",
+    /// Gradient of the root-mean-square norm by its weight, part by part.
+    RmsNormBackwardWeight => "rms_norm_backward_weight",
     /// Rotary position embedding.
     Rotary => "rotary",
     /// Queries, keys and values split, turned and written to their places.
@@ -90,6 +96,8 @@ kernels! {
     RotarySplitBackward => "rotary_split_backward",
     /// The next token by penalties, temperature, top-k, top-p and one draw.
     Sample => "sample",
+    /// Rows added to a larger buffer by index, in place.
+    ScatterAddRows => "scatter_add_rows",
     /// Rows written into a larger buffer by index, in place.
     ScatterRows => "scatter_rows",
     /// silu(gate) * up.
@@ -112,6 +120,7 @@ macro_rules! shared {
 
 shared! {
     "attention_tile",
+    "erf",
     "packed",
     "parts_1",
     "parts_2",

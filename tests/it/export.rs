@@ -125,7 +125,10 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_written() {
     let full = parent.path().join("full");
     fs::create_dir(&full).unwrap();
     fs::write(full.join("parameters.safetensors"), "").unwrap();
-    refused("tied", full.to_str().unwrap(), "a checkpoint of all weights, not of an adapter");
+    refused("tied", full.to_str().unwrap(), "parameters.safetensors");
+    let line = format!("convert --from tied --adapter {} --out {}", full.display(), out.display());
+    let error = globe(&line).expect(2).stderr;
+    assert!(error.contains("all weights, not of an adapter; `globe export`"), "{error}");
 
     fs::create_dir(&out).unwrap();
     fs::write(out.join("thesis.txt"), "mine").unwrap();

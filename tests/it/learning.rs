@@ -10,12 +10,13 @@ use std::sync::atomic::AtomicBool;
 use globe_engine::Engine;
 use globe_format::Folder;
 use globe_geo::Gazetteer;
+use globe_model::{Model, Precision};
 use globe_policy::{ModelJudge, ModelPolicy, PolicyOptions, Shared, from_peft, identity};
 use globe_tests::{golden_root, gpu};
 use globe_text::Prompt as Wording;
 use globe_train::assemble::{rewards, stream};
 use globe_train::checkpoint::Adapter;
-use globe_train::config::Config;
+use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
 use globe_train::rewards::{Judge, JudgeRequest, Locatability};
 use globe_train::trainer::{Ending, TrainEvent, Trainer};
@@ -61,12 +62,38 @@ fn policy(config: &Config, engine: Shared) -> ModelPolicy {
     ModelPolicy::new(engine, options, shape, &from_peft(adapter)).unwrap()
 }
 
+/// All weights, with a copy of the model before training.
+fn policy_of_weights(config: &Config) -> ModelPolicy {
+    let folder = Folder::open(Path::new(&config.model.path)).unwrap();
+    let (compute, mut quiet) = (gpu(), |_, _| {});
+    let trained = Engine::load_as(&folder, compute.clone(), Precision::Trained, &mut quiet);
+    let engine = Rc::new(RefCell::new(pollster::block_on(trained).unwrap()));
+    let mut quiet = |_, _| {};
+    let reference = pollster::block_on(async {
+        let config = globe_model::Config::load(&folder).await?;
+        Model::load(&folder, config, compute, Precision::Stored, &mut quiet).await
+    });
+    let user = std::fs::read_to_string(&config.model.question).unwrap().trim_end().to_owned();
+    let options = PolicyOptions {
+        prompt: Wording { user, ..Wording::reason() },
+        max_pixels: Some(config.model.max_pixels as usize),
+        adamw: (&config.optimiser).into(),
+        identity: "weights".into(),
+    };
+    let (vision, reference) = (config.model.train_vision, Some(reference.unwrap()));
+    ModelPolicy::of_weights(engine, options, vision, reference).unwrap()
+}
+
 fn trainer(config: &Config) -> Trainer<ModelPolicy> {
+    let policy = match config.model.weights {
+        Weights::Full => policy_of_weights(config),
+        _ => policy(config, engine(config)),
+    };
     let gazetteer = Arc::new(Gazetteer::full().unwrap());
     let mut no_judge = |_: &Path| unreachable!("no reward asks a judge");
     let rewards = rewards(config, gazetteer, || Ok(BTreeSet::new()), &mut no_judge).unwrap();
     let data = stream(config, Part::Train).unwrap();
-    Trainer::new(config.clone(), policy(config, engine(config)), data, rewards)
+    Trainer::new(config.clone(), policy, data, rewards)
 }
 
 type Steps = Vec<BTreeMap<String, f64>>;
@@ -134,6 +161,42 @@ fn a_resumed_run_is_the_run_that_never_stopped() {
     drop(whole);
 
     // The checkpoint of step 2 is what a killed run leaves behind.
+    let store = PathBuf::from(&config.run.output).join("checkpoints");
+    let loaded = globe_train::checkpoint::Store::new(store, 0).load(2).unwrap();
+    config.run.output = temp.path().join("resumed").display().to_string();
+    let mut resumed = trainer(&config);
+    resumed.resume(&loaded, false).unwrap();
+    assert_eq!(run(&mut resumed), expected[2..]);
+    assert!(resumed.policy().save().unwrap() == weights);
+}
+
+/// The weak start as a model of its own, all of whose weights are then trained, the tower's as well,
+/// against a copy of it.
+#[test]
+fn a_resumed_run_of_all_weights_is_the_run_that_never_stopped() {
+    let temp = tempfile::tempdir().unwrap();
+    let start = temp.path().join("start");
+    let line = format!("export --from tied --adapter training/weak --out {} -q", start.display());
+    crate::cli::globe(&line).expect(0);
+    let mut config = config(&temp.path().join("whole"));
+    config.model.path = start.display().to_string();
+    config.model.adapter = String::new();
+    config.model.weights = Weights::Full;
+    config.model.train_vision = true;
+    config.rollout.group_size = 6;
+    config.training.steps = 3;
+    config.checkpoint.every = 2;
+    config.checkpoint.host_copy_every = 0;
+    config.optimiser.lr = 1e-4;
+    config.loss.beta = 0.02;
+    let mut whole = trainer(&config);
+    let expected = run(&mut whole);
+    let weights = whole.policy().save().unwrap();
+    drop(whole);
+    let kl: Vec<f64> = expected.iter().map(|step| step["kl"]).collect();
+    assert!(kl[0] < 1e-6 && kl[2] > 1e-5, "{kl:?}");
+    assert!(weights.parameters.names().any(|name| name.starts_with("visual.")));
+
     let store = PathBuf::from(&config.run.output).join("checkpoints");
     let loaded = globe_train::checkpoint::Store::new(store, 0).load(2).unwrap();
     config.run.output = temp.path().join("resumed").display().to_string();

@@ -118,6 +118,64 @@ fn known_answers_and_judgements_train_as_well() {
     assert!(adapter(temp.path()).len() > 90_000);
 }
 
+/// The losses that a run has written, step by step.
+fn losses(folder: &Path) -> Vec<f64> {
+    let lines = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
+    let steps = lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    steps.filter(|s| s["step"].is_number()).filter_map(|s| s["loss"].as_f64()).collect()
+}
+
+#[test]
+fn all_weights_learn_resume_to_the_same_bits_and_become_a_model() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let changes = [
+        ("weights", "\"full\""),
+        ("lr", "0.002"),
+        ("prompts", "2"),
+        ("steps", "6"),
+        ("every", "3"),
+    ];
+    let path = settings("tiny-sft.toml", whole.path(), &changes);
+    let done = run(train("sft", &path, &[])).expect(0);
+    assert!(done.stderr.contains("model written to"), "{}", done.stderr);
+    let learnt = losses(whole.path());
+    assert!(learnt.len() == 6 && learnt[5] < 0.3 * learnt[0], "{learnt:?}");
+
+    let path = settings("tiny-sft.toml", killed.path(), &changes);
+    let mut child = train("sft", &path, &[]).stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = killed.path().join("run/checkpoints/step-00000003");
+    let start = Instant::now();
+    while !checkpoint.exists() {
+        assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap(); // SIGKILL: no handler runs
+    child.wait().unwrap();
+    run(train("sft", &path, &["--resume"])).expect(0);
+    for file in ["parameters.safetensors", "optimiser.safetensors"] {
+        let read = |folder: &Path| {
+            fs::read(folder.join("run/checkpoints/step-00000006").join(file)).unwrap()
+        };
+        assert!(read(whole.path()) == read(killed.path()), "{file}");
+    }
+    assert_eq!(losses(killed.path())[3..], learnt[3..]);
+
+    // The finished model has the tensors of the base, with other values, and answers.
+    let model = whole.path().join("run/model");
+    let line = format!("inspect {} --json", model.display());
+    let base = run(command("inspect tied --json".split_whitespace())).expect(0).stdout;
+    let made = run(command(line.split_whitespace())).expect(0).stdout;
+    let count = |json: &str| -> serde_json::Value {
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert!(json["n_tensors"].is_number(), "{json}");
+        json["dtypes"].clone()
+    };
+    assert_eq!(count(&made), count(&base));
+    let file = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(file(&model) == file(&killed.path().join("run/model")));
+    assert!(file(&model) != file(&golden_root().join("tied")));
+}
+
 /// `config.json` of Qwen2.5-VL-7B, as far as a plan needs it.
 const SEVEN: &str = r#"{
     "model_type": "qwen2_5_vl", "vocab_size": 152064, "hidden_size": 3584,
@@ -147,6 +205,10 @@ fn the_recipes_plan_without_weights() {
         let gib: f64 = peak.split_whitespace().next().unwrap().parse().unwrap();
         if name.contains("qlora") {
             assert!(gib < 24.0, "7B in 4 bits is to fit a card of 24 GB: {plan}");
+        } else {
+            // 16 bytes per weight of the language model, 2 for the copy, 4 for the frozen tower.
+            assert!((130.0..160.0).contains(&gib), "{plan}");
+            assert!(plan.contains("15.45 GiB copy before training"), "{plan}");
         }
     }
 }
@@ -159,7 +221,7 @@ fn bad_settings_say_what_to_do() {
     };
     for (changes, more, expected) in [
         (&[("weights", "\"qlora\"")][..], &[][..], "globe convert"),
-        (&[("weights", "\"full\"")], &[], "not supported yet"),
+        (&[("weights", "\"full\"")], &[], "merge it first"),
         (&[("train_vision", "true")], &[], "set it to false"),
         (&[("device", "\"tpu\"")], &[], "model.device: unknown device `tpu`"),
         (&[("question", "\"nowhere.txt\"")], &[], "model.question"),

@@ -15,32 +15,32 @@ use globe_train::optimiser::AdamWConfig;
 use globe_train::{Policy, Prompt, Sampling, Sequence, Side};
 
 /// As in tests/golden/training/make.py.
-const TEMPERATURE: f64 = 0.8;
+pub(crate) const TEMPERATURE: f64 = 0.8;
 const BETA: f64 = 0.04;
 const LR: f64 = 1e-2;
-const MAX_GRAD_NORM: f64 = 1.0;
+pub(crate) const MAX_GRAD_NORM: f64 = 1.0;
 
 /// Log-probabilities and gradients in f32 against f64, in units of the largest value.
-const TOL: f32 = 2e-4;
+pub(crate) const TOL: f32 = 2e-4;
 /// The same after ten steps of AdamW, which divides small gradients by small roots.
-const STEPS_TOL: f32 = 5e-3;
+pub(crate) const STEPS_TOL: f32 = 5e-3;
 
 /// One folder of tests/golden/training.
-struct Case {
-    golden: Golden,
-    folder: PathBuf,
+pub(crate) struct Case {
+    pub(crate) golden: Golden,
+    pub(crate) folder: PathBuf,
     expected: Checkpoint<Mapped>,
 }
 
 impl Case {
-    fn open(name: &'static str) -> Self {
+    pub(crate) fn open(name: &'static str) -> Self {
         let folder = golden_root().join("training").join(name);
         let files = Folder::open(&folder).unwrap();
         let expected = pollster::block_on(Checkpoint::open_file(&files, "golden.safetensors"));
         Self { golden: Golden::open(name), folder, expected: expected.unwrap() }
     }
 
-    fn floats(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         pollster::block_on(self.expected.read_f32(name)).unwrap()
     }
 
@@ -49,32 +49,32 @@ impl Case {
         bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
     }
 
-    fn answers(&self) -> Vec<Vec<u32>> {
+    pub(crate) fn answers(&self) -> Vec<Vec<u32>> {
         let (all, lengths) = (self.ints("answers"), self.ints("lengths"));
         let rows = all.chunks_exact(all.len() / lengths.len());
         rows.zip(&lengths).map(|(row, n)| row[..*n as usize].to_vec()).collect()
     }
 
     /// Values of a padded tensor without what lies past the answers.
-    fn unpadded(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn unpadded(&self, name: &str) -> Vec<f32> {
         let (all, lengths) = (self.floats(name), self.ints("lengths"));
         let rows = all.chunks_exact(all.len() / lengths.len());
         rows.zip(&lengths).flat_map(|(row, n)| row[..*n as usize].to_vec()).collect()
     }
 
-    fn adapter(&self) -> (AdapterConfig, LoraModules) {
+    pub(crate) fn adapter(&self) -> (AdapterConfig, LoraModules) {
         let adapter = Adapter::open(&self.folder).unwrap();
         (adapter.config.clone(), from_peft(adapter))
     }
 
-    fn engine(&self, compute: &Compute) -> Engine {
+    pub(crate) fn engine(&self, compute: &Compute) -> Engine {
         let mut quiet = |_, _| {};
         let engine = Engine::load(&self.golden.folder, compute.clone(), &mut quiet);
         pollster::block_on(engine).unwrap()
     }
 
     /// The prompt of the checkpoint with its photos, and their features.
-    fn prepare(&self, engine: &Engine) -> (Prepared, Option<Tensor<2>>) {
+    pub(crate) fn prepare(&self, engine: &Engine) -> (Prepared, Option<Tensor<2>>) {
         let photos = self.golden.photos();
         let photos: Vec<_> = photos.iter().collect();
         let mut prepared = engine.prepare(&photos, &self.golden.prompt(), None).unwrap();
@@ -107,7 +107,7 @@ fn assert_modules_close(what: &str, got: &LoraModules, expected: &LoraModules, t
 }
 
 /// d loss / d log-probability as TRL's loss has it, and the loss.
-fn trl(case: &Case, logps: &[Vec<f32>]) -> (f64, Vec<Vec<f32>>) {
+pub(crate) fn trl(case: &Case, logps: &[Vec<f32>]) -> (f64, Vec<Vec<f32>>) {
     let (reference, advantages) = (case.unpadded("reference"), case.floats("advantages"));
     let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
     let logps: Vec<Vec<f64>> = logps.iter().map(|l| wide(l)).collect();
@@ -200,7 +200,7 @@ fn policy_of(case: &Case, compute: &Compute) -> ModelPolicy {
     ModelPolicy::new(engine, options, config, &start).unwrap()
 }
 
-fn prompt_of(case: &Case) -> Prompt {
+pub(crate) fn prompt_of(case: &Case) -> Prompt {
     let name = case.golden.facts["images"][0].as_str().unwrap();
     let image: Arc<[u8]> = std::fs::read(golden_root().join(name)).unwrap().into();
     Prompt { id: name.into(), image, question: None }

@@ -430,6 +430,17 @@ pub enum Error {
         /// Each that does not fit.
         problems: Vec<String>,
     },
+    /// Trained weights are of another model than the base: pass the folder that training started from.
+    #[error(
+        "the trained weights are for another base: {} of its {of} tensors do not fit:{}",
+        problems.len(), Listing(problems)
+    )]
+    ReplacedBase {
+        /// Trained tensors.
+        of: usize,
+        /// Each that does not fit.
+        problems: Vec<String>,
+    },
     /// A merged value is too large for the type of the base: use a base of a wider type.
     #[error(
         "`{tensor}` becomes {value:e} at element {at}, more than {dtype} holds; \

@@ -1,8 +1,8 @@
-//! Writes a checkpoint with an adapter merged into it as a Hugging Face folder: streamed, and
-//! complete or not there.
+//! Writes a checkpoint with an adapter merged into it, or with trained weights in place of its own, as
+//! a Hugging Face folder: streamed, and complete or not there.
 //!
-//! Every tensor keeps its name and element type. Those that the adapter changes are summed in f64 and
-//! rounded once, to the nearest value and to even from the middle; all others are copied byte by
+//! Every tensor keeps its name and element type. Those that change are computed in f64 and rounded
+//! once, to the nearest value and to even from the middle; all others are copied byte by
 //! byte. A few rows are in memory at a time. The bytes depend on the inputs alone.
 
 mod partial;
@@ -11,7 +11,7 @@ mod round;
 #[cfg(test)]
 mod tests;
 
-use std::{ops::Range, path::Path};
+use std::{future::Future, ops::Range, path::Path};
 
 use self::{
     partial::Partial,
@@ -22,8 +22,63 @@ use crate::{
     error::{Error, Result},
     lora::Merged,
     pack::{disk::OutFolder, write_error, write_file},
+    replaced::Replaced,
     source::Source,
 };
+
+/// Tensors of a base, some of them with other values.
+pub trait Changed {
+    /// Where the base is read from.
+    type Source: Source;
+
+    /// The tensors before.
+    fn base(&self) -> &Checkpoint<Self::Source>;
+
+    /// Whether a tensor of the base has other values.
+    fn changes(&self, name: &str) -> bool;
+
+    /// Some elements of a tensor in row-major order, before they are rounded.
+    ///
+    /// # Errors
+    /// What reading found.
+    fn read_f64_range(
+        &self,
+        name: &str,
+        elements: Range<usize>,
+    ) -> impl Future<Output = Result<Vec<f64>>>;
+}
+
+impl<B: Source, A: Source> Changed for Merged<Checkpoint<B>, A> {
+    type Source = B;
+
+    fn base(&self) -> &Checkpoint<B> {
+        self.base()
+    }
+
+    fn changes(&self, name: &str) -> bool {
+        self.adapter().changes(name)
+    }
+
+    async fn read_f64_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f64>> {
+        self.read_f64_range(name, elements).await
+    }
+}
+
+impl<B: Source, W: Source> Changed for Replaced<B, W> {
+    type Source = B;
+
+    fn base(&self) -> &Checkpoint<B> {
+        self.base()
+    }
+
+    fn changes(&self, name: &str) -> bool {
+        self.changes(name)
+    }
+
+    async fn read_f64_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f64>> {
+        self.read_f64_range(name, elements).await
+    }
+}
 
 /// Most values that are read, merged and written at a time: 8 MiB as f64.
 const CHUNK_VALUES: usize = 1 << 20;
@@ -45,7 +100,7 @@ pub struct ExportJob {
 pub struct Exported {
     /// Tensors.
     pub n_tensors: usize,
-    /// Those that the adapter changed.
+    /// Those that have other values than in the base.
     pub n_merged: usize,
     /// Bytes of all tensors.
     pub total_bytes: u64,
@@ -63,9 +118,9 @@ pub struct Exported {
 /// # Errors
 /// [`Error::OutputTaken`], [`Error::DiskFull`], [`Error::WriteFile`], [`Error::MergedOverflow`],
 /// [`Error::Cancelled`], or what reading found.
-pub async fn export<B: Source, A: Source>(
+pub async fn export<C: Changed>(
     job: &ExportJob,
-    merged: &Merged<Checkpoint<B>, A>,
+    merged: &C,
     out: &Path,
     on_bytes: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Exported> {
@@ -77,21 +132,21 @@ pub async fn export<B: Source, A: Source>(
     run.write(&plan, &job.files).await?;
     partial.finish()?;
     let names = plan.shards.iter().flat_map(|shard| &shard.tensors);
-    let n_merged = names.filter(|tensor| merged.adapter().changes(&tensor.name)).count();
+    let n_merged = names.filter(|tensor| merged.changes(&tensor.name)).count();
     let (n_tensors, n_shards) = (merged.base().names().len(), plan.shards.len());
     Ok(Exported { n_tensors, n_merged, total_bytes, n_shards })
 }
 
 /// One export.
-struct Run<'a, B, A, O> {
-    merged: &'a Merged<Checkpoint<B>, A>,
+struct Run<'a, C, O> {
+    merged: &'a C,
     disk: &'a mut O,
     on_bytes: &'a mut dyn FnMut(u64, u64) -> bool,
     done: u64,
     total_bytes: u64,
 }
 
-impl<B: Source, A: Source, O: OutFolder> Run<'_, B, A, O> {
+impl<C: Changed, O: OutFolder> Run<'_, C, O> {
     /// Small files, weights, and last the index, if there is one.
     async fn write(&mut self, plan: &Plan<'_>, files: &[(String, Vec<u8>)]) -> Result<()> {
         for (name, bytes) in files {
@@ -110,7 +165,7 @@ impl<B: Source, A: Source, O: OutFolder> Run<'_, B, A, O> {
         self.on_disk(shard, |disk| disk.create(&shard.name))?;
         self.on_disk(shard, |disk| disk.append(&shard.header))?;
         for tensor in &shard.tensors {
-            match self.merged.adapter().changes(&tensor.name) {
+            match self.merged.changes(&tensor.name) {
                 true => self.write_merged(shard, tensor).await?,
                 false => self.copy(shard, tensor).await?,
             }

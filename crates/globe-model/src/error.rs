@@ -59,6 +59,26 @@ pub enum Error {
         /// Bytes that may be used.
         budget: u64,
     },
+    /// Training takes more memory than there is: train less at once, or an adapter.
+    #[error(
+        "training takes {need} of device memory, the budget is {limit}; {copy}lower \
+         training.micro_batch, rollout.max_tokens or model.max_pixels, set model.weights to \
+         \"qlora\", or raise GLOBE_MEMORY_MB",
+        need = crate::plan::mib(*need),
+        limit = crate::plan::mib(*budget),
+        copy = match *reference {
+            0 => String::new(),
+            bytes => format!("loss.beta = 0 saves the {} of the copy before training; ", crate::plan::mib(bytes)),
+        }
+    )]
+    TrainingOverBudget {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes that may be used.
+        budget: u64,
+        /// The share of a frozen copy, 0 if there is none.
+        reference: u64,
+    },
     /// A photo after the tower's memory was given back: load the model again.
     #[error("the vision tower was released; load the model again to read another photo")]
     VisionReleased,

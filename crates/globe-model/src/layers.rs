@@ -7,7 +7,9 @@ use globe_ops::{
 };
 
 use crate::Result;
-use crate::lora::{Lora, LoraGradient, dense_backward};
+use crate::gradients::{LinearSums, WeightGradient};
+use crate::lora::{Lora, dense_backward};
+use crate::weight_parameters::TensorMut;
 use crate::weights::{Matrix, Weights};
 
 /// `x weight^T + bias`, with what stands before and after it.
@@ -82,21 +84,50 @@ impl Linear {
     }
 
     /// Gradient of the input from that of the output, `dx = dy weight` and what the adapter adds;
-    /// its own gradients are added to `sum`.
+    /// gradients of what is trained are added to `sums`.
     pub(crate) fn backward(
         &self,
         x: Tensor<2>,
         dy: Tensor<2>,
-        sum: Option<&mut LoraGradient>,
+        sums: LinearSums,
     ) -> Result<Tensor<2>> {
+        self.backward_weight(&x, &dy, sums.weight, sums.bias)?;
         let dx = match &self.weight {
             Matrix::Packed(weight) => packed_linear_backward(dy.clone(), weight, None)?,
             Matrix::Dense(weight) => dense_backward(dy.clone(), weight, None)?,
         };
-        match (self.lora.as_ref().filter(|lora| lora.on), sum) {
+        match (self.lora.as_ref().filter(|lora| lora.on), sums.pair) {
             (Some(lora), Some(sum)) => lora.backward_add(x, dy, dx, sum),
             _ => Ok(dx),
         }
+    }
+
+    /// The gradients of weight and bias alone.
+    pub(crate) fn backward_weight(
+        &self,
+        x: &Tensor<2>,
+        dy: &Tensor<2>,
+        weight: Option<&mut WeightGradient>,
+        bias: Option<&mut WeightGradient>,
+    ) -> Result<()> {
+        if let Some(sum) = weight {
+            sum.add_product(dy, x)?;
+        }
+        match bias {
+            Some(sum) => sum.add_columns(dy),
+            None => Ok(()),
+        }
+    }
+
+    /// Weight and bias, to be changed.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = TensorMut<'_>> {
+        let bias = self.bias.as_mut().map(TensorMut::Vector);
+        std::iter::once(TensorMut::Matrix(&mut self.weight)).chain(bias)
+    }
+
+    /// The matrix of a head that shares the embedding table, to be replaced by the table.
+    pub(crate) fn weight_mut(&mut self) -> &mut Matrix {
+        &mut self.weight
     }
 }
 
@@ -139,6 +170,11 @@ impl Embedding {
             Matrix::Packed(table) => packed_gather(table, ids),
         }
     }
+
+    /// The table, to be changed.
+    pub(crate) fn tensor_mut(&mut self) -> TensorMut<'_> {
+        TensorMut::Matrix(&mut self.0)
+    }
 }
 
 /// Root-mean-square norm over the last dimension.
@@ -157,14 +193,24 @@ impl RmsNorm {
         Ok(rms_norm(x, &self.weight, self.eps)?)
     }
 
-    /// Gradient of the input from that of the output, and `residual`.
+    /// Gradient of the input from that of the output, and `residual`; the gradient of the weight is
+    /// added to `sum`.
     pub(crate) fn backward(
         &self,
         x: Tensor<2>,
         dy: Tensor<2>,
         residual: Option<Tensor<2>>,
+        sum: Option<&mut WeightGradient>,
     ) -> Result<Tensor<2>> {
+        if let Some(sum) = sum {
+            sum.add_norm(&x, &dy, self.eps)?;
+        }
         Ok(rms_norm_backward(x, &self.weight, dy, self.eps, residual)?)
+    }
+
+    /// The weight, to be changed.
+    pub(crate) fn tensor_mut(&mut self) -> TensorMut<'_> {
+        TensorMut::Vector(&mut self.weight)
     }
 
     fn parts(&self) -> (&Tensor<1>, f32) {

@@ -7,6 +7,7 @@ mod batch;
 mod cache;
 mod config;
 mod error;
+mod gradients;
 mod layers;
 mod lora;
 mod model;
@@ -15,16 +16,21 @@ mod plan;
 mod qwen2_5_vl;
 mod rope;
 mod vision_layout;
+mod weight_parameters;
 mod weights;
 
 pub use batch::{Batch, Drawn};
 pub use cache::Cache;
 pub use config::{Config, TextConfig, VisionConfig};
 pub use error::{Error, Result};
-pub use lora::{LoraGradients, LoraMatrices, LoraModules, LoraParameters, LoraSet, LoraShape};
+pub use gradients::Gradients;
+pub use lora::{LoraMatrices, LoraModules, LoraParameters, LoraSet, LoraShape};
 pub use model::{ImageGrid, Model, StoredAs, Summary};
 pub use plan::{MemoryPlan, WeightPlan, Workload};
-pub use qwen2_5_vl::{AnswerGroup, AnswerLogps, Qwen2_5Vl, Trace, TraceStage, TrainingPass};
+pub use qwen2_5_vl::{
+    AnswerGroup, AnswerLogps, Qwen2_5Vl, Trace, TraceStage, TrainingPass, VisionPass,
+};
 pub use rope::{MropePositions, mrope_positions};
 pub use vision_layout::VisionLayout;
+pub use weight_parameters::WeightParameters;
 pub use weights::Precision;

@@ -251,7 +251,7 @@ pub(crate) fn dense_backward(
 }
 
 /// `x` with zeros up to `width` columns.
-fn widened(x: Tensor<2>, width: usize) -> Tensor<2> {
+pub(crate) fn widened(x: Tensor<2>, width: usize) -> Tensor<2> {
     let [rows, cols] = x.dims();
     if cols >= width {
         return x;
@@ -267,9 +267,15 @@ pub struct LoraSet(pub(crate) Vec<Option<Lora>>);
 pub(crate) struct LoraGradient([Option<Tensor<2>>; 2]);
 
 impl LoraGradient {
-    fn new(lora: &Lora) -> Self {
+    /// Zeros.
+    pub(crate) fn new(lora: &Lora) -> Self {
         let like = |t: &Tensor<2>| Some(zeros(t.dims(), &lora.compute.device));
         Self([like(&lora.a), like(&lora.b)])
+    }
+
+    /// The two sums.
+    pub(crate) fn into_tensors(self) -> impl Iterator<Item = Tensor<2>> {
+        self.0.into_iter().flatten()
     }
 
     /// Adds `dy^T x` to one of the two.
@@ -281,22 +287,7 @@ impl LoraGradient {
     }
 }
 
-/// Gradients of all pairs of a model, in the order of its matrices.
-pub struct LoraGradients(pub(crate) Vec<Option<LoraGradient>>);
-
-impl LoraGradients {
-    /// Zeros.
-    pub(crate) fn new<'a>(pairs: impl Iterator<Item = Option<&'a Lora>>) -> Self {
-        Self(pairs.map(|pair| pair.map(LoraGradient::new)).collect())
-    }
-
-    /// The sums, two of each matrix that has a pair, in the order of [`LoraParameters`].
-    pub fn into_tensors(self) -> Vec<Tensor<2>> {
-        self.0.into_iter().flatten().flat_map(|sum| sum.0).flatten().collect()
-    }
-}
-
-/// What training changes: `A` and `B` of one matrix after the other.
+/// What training of adapters changes: `A` and `B` of one matrix after the other.
 pub struct LoraParameters<'a>(pub(crate) Vec<&'a mut Lora>);
 
 impl LoraParameters<'_> {

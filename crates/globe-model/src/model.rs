@@ -7,8 +7,8 @@ use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
 use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
 use crate::{
-    Cache, Config, Error, LoraGradients, LoraModules, LoraParameters, LoraSet, LoraShape,
-    Precision, Qwen2_5Vl, Result, WeightPlan,
+    Cache, Config, Error, Gradients, LoraModules, LoraParameters, LoraSet, LoraShape, Precision,
+    Qwen2_5Vl, Result, VisionPass, WeightParameters, WeightPlan,
 };
 
 /// Patch grid of one image: frames, rows and columns of patches.
@@ -283,8 +283,8 @@ impl Model {
         }
     }
 
-    /// Adds gradients of the adapters to `sum`, from the derivative of the loss by every
-    /// log-probability.
+    /// Adds gradients of what is trained to `sum`, from the derivative of the loss by every
+    /// log-probability; returns those of the features of images if the tower is trained.
     ///
     /// # Errors
     /// [`Error::Training`] if the pass was not kept or `dlogp` has other lengths.
@@ -292,10 +292,52 @@ impl Model {
         &self,
         pass: TrainingPass,
         dlogp: &[Vec<f32>],
-        sum: &mut LoraGradients,
-    ) -> Result<()> {
+        sum: &mut Gradients,
+    ) -> Result<Option<Tensor<2>>> {
         match self {
             Self::Qwen2_5Vl(model) => model.backward(pass, dlogp, sum),
+        }
+    }
+
+    /// Features of images for training the tower.
+    ///
+    /// # Errors
+    /// As [`Model::encode_images`].
+    pub fn forward_images(&self, pixel_values: &[f32], grids: &[ImageGrid]) -> Result<VisionPass> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.forward_images(pixel_values, grids),
+        }
+    }
+
+    /// Adds gradients of the tower to `sum`, from those of its features.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] if `dfeatures` has another shape than the features.
+    pub fn backward_images(
+        &self,
+        pass: VisionPass,
+        dfeatures: Tensor<2>,
+        sum: &mut Gradients,
+    ) -> Result<()> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.backward_images(pass, dfeatures, sum),
+        }
+    }
+
+    /// The model's own tensors, those of the tower if `vision`, as what training changes.
+    pub fn weight_parameters(&mut self, vision: bool) -> WeightParameters<'_> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.weight_parameters(vision),
+        }
+    }
+
+    /// Zero gradients of the model's own tensors.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] unless the model was loaded as [`Precision::Trained`].
+    pub fn weight_gradients(&mut self, vision: bool) -> Result<Gradients> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.weight_gradients(vision),
         }
     }
 
@@ -332,7 +374,7 @@ impl Model {
     }
 
     /// Zero gradients of all adapters.
-    pub fn lora_gradients(&self) -> LoraGradients {
+    pub fn lora_gradients(&self) -> Gradients {
         match self {
             Self::Qwen2_5Vl(model) => model.lora_gradients(),
         }

@@ -166,6 +166,11 @@ impl WeightPlan {
         })
     }
 
+    /// Of weights that training changes: f32 throughout. `dense` as in [`WeightPlan::of_folder`].
+    pub fn trained<'a>(specs: impl IntoIterator<Item = &'a TensorSpec>, dense: bool) -> Self {
+        Self::of(specs, dense, |spec| in_format(spec, WeightFormat::F32))
+    }
+
     /// `packed`: bytes of a tensor for the fast kernels.
     fn of<'a>(
         specs: impl IntoIterator<Item = &'a TensorSpec>,

@@ -3,13 +3,15 @@
 //! Field names are checkpoint names. Checkpoints: Qwen2.5-VL-3B, 7B, 72B and their fine-tunes,
 //! GLOBE-Qwen2.5VL-7B among them.
 
+mod block;
+mod parameters;
 mod training;
+mod vision_training;
 
 use globe_format::Source;
 use globe_ops::{
     BatchState, Compute, Device, Int, SampleOptions, StepAttention, Tensor, advance, attention,
-    attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_f32, tensor_i32,
-    zeros,
+    attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_i32, zeros,
 };
 
 use crate::cache::{Heads, Place};
@@ -22,6 +24,7 @@ use crate::{
 };
 
 pub use training::{AnswerGroup, AnswerLogps, TrainingPass};
+pub use vision_training::VisionPass;
 
 /// Norms of the tower have no field in the configuration.
 const VISION_EPS: f32 = 1e-6;
@@ -69,6 +72,11 @@ impl Qwen2_5Vl {
         precision: Precision,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
+        if precision == Precision::Trained && matches!(store, Store::Packed(_)) {
+            let reason = "all weights are to be trained, those of a packed folder are rounded; use \
+                          the folder that it was converted from";
+            return Err(Error::Training { reason: reason.into() });
+        }
         let w = &Weights::new(store, Self::packed_specs(&config), compute, precision);
         let total = config.vision.depth + config.text.num_hidden_layers;
         let done = config.vision.depth;
@@ -162,18 +170,7 @@ impl Qwen2_5Vl {
         let cfg = &self.config.vision;
         let visual = self.visual.as_ref().ok_or(Error::VisionReleased)?;
         let layout = VisionLayout::new(grids, cfg)?;
-        let (patches, values) = (layout.patch_order.len(), cfg.patch_values());
-        if pixel_values.len() != patches * values {
-            let (expected, got) = (vec![patches, values], vec![pixel_values.len()]);
-            let error = globe_ops::Error::Shape {
-                op: "encode_images",
-                what: "pixel_values",
-                expected,
-                got,
-            };
-            return Err(error.into());
-        }
-        let x = tensor_f32(pixel_values, [patches, values], &self.device);
+        let x = self.patches(pixel_values, &layout)?;
         visual.forward(x, layout, cfg, trace)
     }
 

@@ -21,6 +21,9 @@ pub enum Precision {
     Stored,
     /// Plain f32 for the reference kernels, whatever is stored.
     Reference,
+    /// Blocks of f32 that training changes in place; plain f32 on the CPU path. Needs a checkpoint:
+    /// what was rounded to few bits is no start.
+    Trained,
 }
 
 /// A matrix on the device.
@@ -89,6 +92,8 @@ pub(crate) struct Weights<'a, S> {
     specs: BTreeMap<String, TensorSpec>,
     compute: &'a Compute,
     dense: bool,
+    /// Whatever is stored, matrices are f32.
+    trained: bool,
 }
 
 impl<'a, S: Source> Weights<'a, S> {
@@ -101,7 +106,8 @@ impl<'a, S: Source> Weights<'a, S> {
     ) -> Self {
         let specs = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let dense = precision == Precision::Reference || !compute.is_gpu();
-        Self { store, specs, compute, dense }
+        let trained = precision == Precision::Trained;
+        Self { store, specs, compute, dense, trained }
     }
 
     /// Whether the model has this tensor.
@@ -175,7 +181,10 @@ impl<'a, S: Source> Weights<'a, S> {
 
     /// A matrix put together from a checkpoint.
     async fn pack(&self, checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> Result<Matrix> {
-        let format = stored_format(checkpoint, spec);
+        let format = match self.trained {
+            true => WeightFormat::F32,
+            false => stored_format(checkpoint, spec),
+        };
         let row_bytes = PackedMatrix::row_bytes(format, spec.cols);
         let part_rows = self.part_rows(row_bytes);
         let chunk_rows = (CHUNK_VALUES / spec.cols).max(1);
@@ -220,7 +229,10 @@ impl<'a, S: Source> Weights<'a, S> {
 
     /// Bytes of all of them on the device.
     pub(crate) fn plan(&self) -> WeightPlan {
-        WeightPlan::of_store(self.store, self.specs.values(), self.dense)
+        match self.trained {
+            true => WeightPlan::trained(self.specs.values(), self.dense),
+            false => WeightPlan::of_store(self.store, self.specs.values(), self.dense),
+        }
     }
 
     fn spec(&self, name: &str) -> &TensorSpec {

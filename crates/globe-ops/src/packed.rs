@@ -6,6 +6,7 @@ pub use globe_shaders::WeightFormat;
 
 use crate::advance::on_gpu;
 use crate::device::Variant;
+use crate::shapes::{expect, supported};
 use crate::{Compute, Error, Result, flush};
 
 /// Weights of a block, which share one scale.
@@ -87,17 +88,51 @@ impl PackedMatrix {
     pub fn sharing(values: &Tensor<2>, cols: usize, compute: &Compute) -> Result<Self> {
         let [rows, width] = values.dims();
         let expected = cols.next_multiple_of(BLOCK);
-        crate::shapes::expect("sharing", "values", [rows, width], [rows, expected])?;
+        expect("sharing", "values", [rows, width], [rows, expected])?;
         let buffer = on_gpu(values.clone().try_into_primitive::<CubeBackend>())?;
-        let CubeTensor { client, device, handle, .. } = buffer;
-        let shape = Shape::from([rows * width]);
-        let words = CubeTensor::new_contiguous(client, device, shape, handle, DType::I32);
-        let words = Tensor::<1, Int>::from_primitive::<CubeBackend>(words);
+        let words = as_words(buffer, rows * width);
         let scales = compute.no_scales.clone();
         let mut matrix = Self::new(WeightFormat::F32, cols, compute);
         matrix.parts.push(PackedPart { first: 0, rows, words, scales });
         matrix.rows = rows;
         Ok(matrix)
+    }
+
+    /// The parts of an f32 matrix as tensors `[rows, whole blocks]` that share its buffers: the
+    /// inverse of [`Self::sharing`], with which an optimiser changes the matrix in place.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for other formats, [`Error::Device`] on the CPU path.
+    pub fn shared_parts(&self) -> Result<Vec<Tensor<2>>> {
+        let is_f32 = self.format == WeightFormat::F32;
+        supported("shared_parts", "words of a block", self.format.block_words(), "32", is_f32)?;
+        let width = self.blocks() * BLOCK;
+        let share = |part: &PackedPart| {
+            let words = part.words.clone().try_into_primitive::<CubeBackend>();
+            let CubeTensor { client, device, handle, .. } = on_gpu(words)?;
+            let shape = Shape::from([part.rows, width]);
+            let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
+            Ok(Tensor::<2>::from_primitive::<CubeBackend>(values))
+        };
+        self.parts.iter().map(share).collect()
+    }
+
+    /// Puts tensors laid out like [`Self::shared_parts`] in place of the parts, which share them then.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for other sizes, [`Error::Unsupported`] for other formats,
+    /// [`Error::Device`] on the CPU path.
+    pub fn set_shared_parts(&mut self, parts: Vec<Tensor<2>>) -> Result<()> {
+        let (op, width) = ("set_shared_parts", self.blocks() * BLOCK);
+        let is_f32 = self.format == WeightFormat::F32;
+        supported(op, "words of a block", self.format.block_words(), "32", is_f32)?;
+        expect(op, "parts", [parts.len()], [self.parts.len()])?;
+        for (part, values) in self.parts.iter_mut().zip(parts) {
+            expect(op, "part", values.dims(), [part.rows, width])?;
+            let buffer = on_gpu(values.try_into_primitive::<CubeBackend>())?;
+            part.words = as_words(buffer, part.rows * width);
+        }
+        Ok(())
     }
 
     /// Bytes of the words of one row of `cols` weights.
@@ -137,6 +172,13 @@ impl PackedMatrix {
     pub(crate) fn scale_words(&self) -> usize {
         Self::row_scale_bytes(self.format, self.cols) / 4
     }
+}
+
+/// The buffer of `n` values as words.
+fn as_words(buffer: CubeTensor, n: usize) -> Tensor<1, Int> {
+    let CubeTensor { client, device, handle, .. } = buffer;
+    let words = CubeTensor::new_contiguous(client, device, Shape::from([n]), handle, DType::I32);
+    Tensor::from_primitive::<CubeBackend>(words)
 }
 
 /// Bytes as an index tensor: kernels read them as unsigned words.

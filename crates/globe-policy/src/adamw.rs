@@ -1,51 +1,61 @@
-//! AdamW over all adapters of a model, on the device.
+//! AdamW over all adapters of a model, or over all of its weights, on the device.
 
-use globe_model::{LoraModules, LoraParameters};
-use globe_ops::{AdamStep, Tensor, adamw, read_f32, sum_squares, zeros};
+use globe_model::Error;
+use globe_ops::{AdamStep, Device, Tensor, adamw, read_f32, sum_squares, zeros};
 use globe_train::optimiser::{AdamWConfig, clip_by_norm};
-use globe_train::{PolicyError, PolicyResult, StepOutcome, Tensors};
+use globe_train::{PolicyResult, StepOutcome, Tensors};
 
-use crate::policy::{device_error, failed};
+use crate::policy::{device_error, failed, model_error};
 
 /// What the two means are called, as [`globe_train::optimiser::AdamW`] saves them.
 const MEANS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 /// Name of the step count.
 const STEPS: &str = "steps";
 
+/// How one parameter is trained.
+pub(crate) struct Parameter {
+    /// Shape on the device.
+    pub(crate) shape: [usize; 2],
+    /// 1 where it is trained and 0 where it stays zero; `None`: everywhere.
+    pub(crate) mask: Option<Tensor<2>>,
+    /// Whether its weights decay.
+    pub(crate) decays: bool,
+}
+
+/// What a step does to one parameter.
+type Update<'a> = dyn FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>> + 'a;
+
 /// Means per parameter, laid out like the parameters.
 pub(crate) struct DeviceAdamW {
     config: AdamWConfig,
     steps: u64,
+    parameters: Vec<Parameter>,
     means: [Vec<Tensor<2>>; 2],
-    /// 1 where a parameter is trained.
-    masks: Vec<Option<Tensor<2>>>,
 }
 
 impl DeviceAdamW {
     /// No steps taken, all means zero.
-    pub(crate) fn new(
-        config: AdamWConfig,
-        parameters: &LoraParameters,
-        device: &globe_ops::Device,
-    ) -> Self {
-        let mean = || parameters.shapes().into_iter().map(|shape| zeros(shape, device)).collect();
-        Self { config, steps: 0, means: [mean(), mean()], masks: parameters.masks() }
+    pub(crate) fn new(config: AdamWConfig, parameters: Vec<Parameter>, device: &Device) -> Self {
+        let mean = || parameters.iter().map(|p| zeros(p.shape, device)).collect();
+        let means = [mean(), mean()];
+        Self { config, steps: 0, parameters, means }
     }
 
-    /// One step along `gradients`, scaled down to `max_grad_norm` (0: not).
+    /// One step along `gradients`, scaled down to `max_grad_norm` (0: not). `apply` hands every
+    /// parameter to the update.
     pub(crate) fn step(
         &mut self,
-        parameters: &mut LoraParameters,
         gradients: Vec<Tensor<2>>,
         lr: f64,
         max_grad_norm: f64,
+        apply: impl FnOnce(&mut Update<'_>) -> globe_model::Result<()>,
     ) -> PolicyResult<StepOutcome> {
         // Rows of one module and columns of another meet in zeros that are no parameters.
-        let masked = |(gradient, mask): (Tensor<2>, &Option<Tensor<2>>)| match mask {
+        let masked = |(gradient, parameter): (Tensor<2>, &Parameter)| match &parameter.mask {
             Some(mask) => gradient * mask.clone(),
             None => gradient,
         };
-        let gradients: Vec<_> = gradients.into_iter().zip(&self.masks).map(masked).collect();
+        let gradients: Vec<_> = gradients.into_iter().zip(&self.parameters).map(masked).collect();
         let grad_norm = norm(&gradients)?;
         if !grad_norm.is_finite() {
             return Ok(StepOutcome { grad_norm, applied: false });
@@ -66,32 +76,35 @@ impl DeviceAdamW {
         };
         let mut gradients = gradients.into_iter();
         let [mean, mean_sq] = &mut self.means;
-        parameters.update(|i, parameter| {
-            let gradient = gradients.next().ok_or_else(|| failed("a gradient is missing"))?;
+        let parameters = &self.parameters;
+        let mut update = |i: usize, parameter: Tensor<2>| {
+            let missing = || Error::Training { reason: "a gradient is missing".into() };
+            let gradient = gradients.next().ok_or_else(missing)?;
+            let weight_decay = if parameters[i].decays { step.weight_decay } else { 0.0 };
+            let step = AdamStep { weight_decay, ..step };
             let shape = parameter.dims();
             let n = shape[0] * shape[1];
             let flat = |t: Tensor<2>| t.reshape([n]);
             let (m, v) = (flat(mean[i].clone()), flat(mean_sq[i].clone()));
-            let (parameter, m, v) =
-                adamw(flat(parameter), flat(gradient), m, v, &step).map_err(device_error)?;
+            let (parameter, m, v) = adamw(flat(parameter), flat(gradient), m, v, &step)?;
             mean[i] = m.reshape(shape);
             mean_sq[i] = v.reshape(shape);
-            Ok::<_, PolicyError>(parameter.reshape(shape))
-        })?;
+            Ok(parameter.reshape(shape))
+        };
+        apply(&mut update).map_err(model_error)?;
         Ok(StepOutcome { grad_norm, applied: true })
     }
 
-    /// The means by PEFT's names, and the step count.
+    /// The means as `NAME.exp_avg` and `NAME.exp_avg_sq`, and the step count. `read` gives tensors
+    /// that are laid out like the parameters their names.
     pub(crate) fn save(
         &self,
-        parameters: &LoraParameters,
-        to_tensors: impl Fn(LoraModules) -> Tensors,
+        read: impl Fn(&[Tensor<2>]) -> PolicyResult<Tensors>,
     ) -> PolicyResult<Tensors> {
         let mut out = Tensors::default();
         for (means, suffix) in self.means.iter().zip(MEANS) {
-            let modules = pollster::block_on(parameters.read(Some(means))).map_err(device_error)?;
-            for (name, shape, values) in to_tensors(modules).iter() {
-                out.insert(format!("{name}.{suffix}"), shape, values.to_vec());
+            for (name, shape, values) in read(means)?.into_entries() {
+                out.insert(format!("{name}.{suffix}"), &shape, values);
             }
         }
         // Two halves below 2^24 are exact in f32 up to 2^48 steps.
@@ -100,12 +113,12 @@ impl DeviceAdamW {
         Ok(out)
     }
 
-    /// Takes over what [`DeviceAdamW::save`] gave. Without any step saved, all means are zero.
+    /// Takes over what [`DeviceAdamW::save`] gave. `lay_out` makes tensors laid out like the
+    /// parameters of those that have this ending after a dot.
     pub(crate) fn load(
         &mut self,
-        parameters: &LoraParameters,
         saved: &Tensors,
-        from_tensors: impl Fn(&Tensors) -> PolicyResult<LoraModules>,
+        lay_out: impl Fn(&str) -> PolicyResult<Vec<Tensor<2>>>,
     ) -> PolicyResult<()> {
         let halves = saved.values(STEPS).map_err(|e| failed(e.to_string()))?;
         let [high, low] = halves else {
@@ -113,15 +126,8 @@ impl DeviceAdamW {
         };
         self.steps = ((*high as u64) << 24) | *low as u64;
         for (means, suffix) in self.means.iter_mut().zip(MEANS) {
-            let ending = format!(".{suffix}");
-            let mut tensors = Tensors::default();
-            for (name, shape, values) in saved.iter() {
-                if let Some(name) = name.strip_suffix(&ending) {
-                    tensors.insert(name.to_owned(), shape, values.to_vec());
-                }
-            }
-            let modules = from_tensors(&tensors)?;
-            *means = parameters.lay_out(&modules).map_err(|e| failed(e.to_string()))?;
+            means.clear(); // two copies may not fit
+            *means = lay_out(suffix)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Photos with questions, prepared once: patches, prompt tokens and the features of the frozen tower.
+//! Photos with questions, prepared once: patches, prompt tokens and, of a frozen tower, features.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,7 +18,8 @@ const KEPT: usize = 64;
 /// A prompt ready for the model.
 pub(crate) struct Look {
     pub(crate) prepared: Prepared,
-    /// Features of its photo: `[image tokens, hidden]`.
+    /// Features of its photo, `[image tokens, hidden]`; `None` without a photo, and for a tower that
+    /// is trained, which reads `prepared.pixel_values` anew each time.
     pub(crate) features: Option<Tensor<2>>,
 }
 
@@ -26,12 +27,18 @@ pub(crate) struct Look {
 pub(crate) struct Looks {
     kept: VecDeque<([u8; 32], Rc<Look>)>,
     max_pixels: Option<usize>,
+    is_frozen: bool,
 }
 
 impl Looks {
     /// None yet. Photos are reduced to `max_pixels`, or to the model's own limit.
     pub(crate) fn new(max_pixels: Option<usize>) -> Self {
-        Self { kept: VecDeque::new(), max_pixels }
+        Self { kept: VecDeque::new(), max_pixels, is_frozen: true }
+    }
+
+    /// The same for a tower that is trained.
+    pub(crate) fn of_trained_tower(max_pixels: Option<usize>) -> Self {
+        Self { is_frozen: false, ..Self::new(max_pixels) }
     }
 
     /// The photo with the wording, from those kept or computed now.
@@ -52,7 +59,10 @@ impl Looks {
         let photo = decode(image, &DecodeLimits::default()).map_err(|e| failed(e.to_string()))?;
         let mut prepared =
             engine.prepare(&[&photo], prompt, self.max_pixels).map_err(engine_error)?;
-        let features = engine.encode(&mut prepared).map_err(engine_error)?;
+        let features = match self.is_frozen {
+            true => engine.encode(&mut prepared).map_err(engine_error)?,
+            false => None,
+        };
         let look = Rc::new(Look { prepared, features });
         if self.kept.len() == KEPT {
             self.kept.pop_front();

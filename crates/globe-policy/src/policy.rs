@@ -1,10 +1,13 @@
-//! [`globe_train::Policy`] over an engine and an adapter.
+//! [`globe_train::Policy`] over an engine, of which an adapter or all weights are trained.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
-use globe_model::{AnswerGroup, LoraGradients, LoraModules, TrainingPass};
+use globe_model::{
+    AnswerGroup, Gradients, LoraModules, Model, TrainingPass, VisionPass, WeightParameters,
+};
+use globe_ops::Tensor;
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
@@ -13,7 +16,7 @@ use globe_train::{
     Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
 };
 
-use crate::adamw::DeviceAdamW;
+use crate::adamw::{DeviceAdamW, Parameter};
 use crate::adapter::{from_peft, shape, to_peft};
 use crate::look::{Look, Looks};
 
@@ -32,18 +35,30 @@ pub struct PolicyOptions {
     pub identity: String,
 }
 
-/// A model with an adapter that is trained.
+/// A model that is trained.
 pub struct ModelPolicy {
     engine: Shared,
     options: PolicyOptions,
-    config: AdapterConfig,
+    trained: Trained,
     looks: Looks,
     adamw: DeviceAdamW,
-    gradients: Option<LoraGradients>,
+    gradients: Option<Gradients>,
+}
+
+/// What is trained of it.
+enum Trained {
+    /// An adapter. The reference is the model without it.
+    Adapter(AdapterConfig),
+    /// All weights of the language model, and those of the tower if `vision`.
+    Weights {
+        vision: bool,
+        /// The model before training.
+        reference: Option<Box<Model>>,
+    },
 }
 
 impl ModelPolicy {
-    /// A policy that starts from `modules`.
+    /// A policy that trains an adapter, from `modules`.
     ///
     /// # Errors
     /// [`PolicyError`] if the adapter belongs to another base.
@@ -58,21 +73,78 @@ impl ModelPolicy {
             engine.set_lora(shape(&config), modules).map_err(engine_error)?;
             let device = engine.device().clone();
             let parameters = engine.model_mut().lora_parameters();
-            DeviceAdamW::new(options.adamw, &parameters, &device)
+            let masks = parameters.masks().into_iter();
+            let parameters = parameters.shapes().into_iter().zip(masks);
+            let parameters =
+                parameters.map(|(shape, mask)| Parameter { shape, mask, decays: true });
+            DeviceAdamW::new(options.adamw, parameters.collect(), &device)
         };
         let looks = Looks::new(options.max_pixels);
-        Ok(Self { engine, options, config, looks, adamw, gradients: None })
+        let trained = Trained::Adapter(config);
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
+    }
+
+    /// A policy that trains all weights of an engine loaded as [`globe_model::Precision::Trained`],
+    /// those of the tower if `vision`. `reference` is the same model frozen, for losses that compare
+    /// with it.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the engine was loaded otherwise.
+    pub fn of_weights(
+        engine: Shared,
+        options: PolicyOptions,
+        vision: bool,
+        reference: Option<Model>,
+    ) -> PolicyResult<Self> {
+        let adamw = {
+            let mut engine = engine.borrow_mut();
+            let device = engine.device().clone();
+            let parameters = engine.model_mut().weight_parameters(vision);
+            let shapes = parameters.shapes().map_err(model_error)?.into_iter();
+            let parameters = shapes.zip(parameters.decays().map_err(model_error)?);
+            let parameters =
+                parameters.map(|(shape, decays)| Parameter { shape, mask: None, decays });
+            DeviceAdamW::new(options.adamw, parameters.collect(), &device)
+        };
+        let looks = match vision {
+            true => Looks::of_trained_tower(options.max_pixels),
+            false => Looks::new(options.max_pixels),
+        };
+        let trained = Trained::Weights { vision, reference: reference.map(Box::new) };
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
     }
 
     /// The adapter as it is now, by PEFT's names.
     ///
     /// # Errors
-    /// [`PolicyError`] if the device failed.
+    /// [`PolicyError`] if the device failed, or all weights are trained.
     pub fn adapter(&self) -> PolicyResult<Adapter> {
+        let Trained::Adapter(config) = &self.trained else {
+            return Err(failed("all weights are trained: there is no adapter"));
+        };
         let mut engine = self.engine.borrow_mut();
         let parameters = engine.model_mut().lora_parameters();
         let modules = pollster::block_on(parameters.read(None)).map_err(device_error)?;
-        Ok(to_peft(self.config.clone(), modules))
+        Ok(to_peft(config.clone(), modules))
+    }
+
+    /// What is trained, as it is now: an adapter by PEFT's names, weights by those of the model.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if the device failed.
+    pub fn parameters(&self) -> PolicyResult<Tensors> {
+        let Trained::Weights { vision, .. } = &self.trained else {
+            return Ok(self.adapter()?.tensors());
+        };
+        read(&self.engine.borrow_mut().model_mut().weight_parameters(*vision), None)
+    }
+
+    /// Zero gradients of what is trained.
+    fn zero_gradients(&self, model: &mut Model) -> PolicyResult<Gradients> {
+        match &self.trained {
+            Trained::Adapter(_) => Ok(model.lora_gradients()),
+            Trained::Weights { vision, .. } => model.weight_gradients(*vision).map_err(model_error),
+        }
     }
 
     /// The photo of a prompt with its wording.
@@ -103,24 +175,69 @@ impl ModelPolicy {
         group: &Group,
         batch: &[Sequence<'_>],
         temperature: f64,
+        side: Side,
         keep: bool,
-    ) -> PolicyResult<TrainingPass> {
+    ) -> PolicyResult<Pass> {
         let answers: Vec<&[u32]> = group.members.iter().map(|i| batch[*i].ids).collect();
-        let Look { prepared, features } = &*group.look;
-        let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
-        let group = AnswerGroup { prompt, images: features.clone(), grids, answers: &answers };
         let engine = self.engine.borrow();
-        engine.model().forward(&group, temperature as f32, keep).map_err(model_error)
+        let model = match (&self.trained, side) {
+            (Trained::Weights { reference, .. }, Side::Reference) => {
+                let missing = "no copy of the model before training was kept";
+                reference.as_deref().ok_or_else(|| failed(missing))?
+            }
+            _ => engine.model(),
+        };
+        let prepared = &group.look.prepared;
+        let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
+        let tower = match self.trains_tower() && keep && !grids.is_empty() {
+            true => Some(model.forward_images(&prepared.pixel_values, grids).map_err(model_error)?),
+            false => None,
+        };
+        let images = match &tower {
+            Some(tower) => Some(tower.features.clone()),
+            None => features(model, &group.look)?,
+        };
+        let group = AnswerGroup { prompt, images, grids, answers: &answers };
+        let text = model.forward(&group, temperature as f32, keep).map_err(model_error)?;
+        Ok(Pass { text, tower })
+    }
+
+    fn trains_tower(&self) -> bool {
+        matches!(self.trained, Trained::Weights { vision: true, .. })
     }
 
     /// Log-probabilities of one pass put where the batch has its answers.
-    fn note(group: &Group, pass: &TrainingPass, all: &mut [TokenLogps]) -> PolicyResult<()> {
-        let logps = pollster::block_on(pass.logps()).map_err(model_error)?;
+    fn note(group: &Group, pass: &Pass, all: &mut [TokenLogps]) -> PolicyResult<()> {
+        let logps = pollster::block_on(pass.text.logps()).map_err(model_error)?;
         for (i, answer) in group.members.iter().zip(logps) {
             all[*i] = TokenLogps { logp: answer.logp, entropy: answer.entropy };
         }
         Ok(())
     }
+}
+
+/// A forward pass over one group, with that of the tower if it is trained.
+struct Pass {
+    text: TrainingPass,
+    tower: Option<VisionPass>,
+}
+
+/// Features of the photo of a look, computed now unless it has them.
+fn features(model: &Model, look: &Look) -> PolicyResult<Option<Tensor<2>>> {
+    let prepared = &look.prepared;
+    if look.features.is_some() || prepared.grids.is_empty() {
+        return Ok(look.features.clone());
+    }
+    let features = model.encode_images(prepared.pixel_values.clone(), &prepared.grids);
+    Ok(Some(features.map_err(model_error)?))
+}
+
+/// Values by name of the weights, or of tensors laid out like them.
+fn read(parameters: &WeightParameters<'_>, tensors: Option<&[Tensor<2>]>) -> PolicyResult<Tensors> {
+    let mut out = Tensors::default();
+    let mut each = |name: &str, shape: &[usize], values| out.insert(name.into(), shape, values);
+    pollster::block_on(parameters.read(tensors, &mut each)).map_err(model_error)?;
+    Ok(out)
 }
 
 /// The pairs that `tensors` hold by PEFT's names.
@@ -150,7 +267,8 @@ impl Policy for ModelPolicy {
             let look = self.look(prompt)?;
             let engine = self.engine.borrow();
             let (n, max_tokens) = (sampling.group_size, sampling.max_tokens);
-            let (prepared, features) = (&look.prepared, look.features.clone());
+            let prepared = &look.prepared;
+            let features = features(engine.model(), &look)?;
             let mut session =
                 engine.prefill_for(prepared, features, max_tokens, n).map_err(engine_error)?;
             let generation = Generation {
@@ -197,7 +315,7 @@ impl Policy for ModelPolicy {
         let mut all = vec![TokenLogps::default(); batch.len()];
         self.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
         let mut passes = groups.iter().map(|group| {
-            let pass = self.forward(group, batch, temperature, false)?;
+            let pass = self.forward(group, batch, temperature, side, false)?;
             Self::note(group, &pass, &mut all)
         });
         let done = passes.try_for_each(|pass| pass);
@@ -215,60 +333,134 @@ impl Policy for ModelPolicy {
         let mut all = vec![TokenLogps::default(); batch.len()];
         let mut passes = Vec::with_capacity(groups.len());
         for group in &groups {
-            let pass = self.forward(group, batch, temperature, true)?;
+            let pass = self.forward(group, batch, temperature, Side::Trained, true)?;
             Self::note(group, &pass, &mut all)?;
             passes.push(pass);
         }
         let dlogps = gradient(&all)?;
+        let mut sum = match self.gradients.take() {
+            Some(sum) => sum,
+            None => self.zero_gradients(self.engine.borrow_mut().model_mut())?,
+        };
         let engine = self.engine.borrow();
-        let sum = self.gradients.get_or_insert_with(|| engine.model().lora_gradients());
+        let model = engine.model();
         for (group, pass) in groups.iter().zip(passes) {
             let dlogp: Vec<Vec<f32>> = group.members.iter().map(|i| dlogps[*i].clone()).collect();
-            engine.model().backward(pass, &dlogp, sum).map_err(model_error)?;
+            let dfeatures = model.backward(pass.text, &dlogp, &mut sum).map_err(model_error)?;
+            if let (Some(tower), Some(dfeatures)) = (pass.tower, dfeatures) {
+                model.backward_images(tower, dfeatures, &mut sum).map_err(model_error)?;
+            }
         }
+        drop(engine);
+        self.gradients = Some(sum);
         Ok(())
     }
 
     fn step(&mut self, lr: f64, max_grad_norm: f64) -> PolicyResult<StepOutcome> {
         let mut engine = self.engine.borrow_mut();
-        let gradients = self.gradients.take().unwrap_or_else(|| engine.model().lora_gradients());
-        let mut parameters = engine.model_mut().lora_parameters();
-        self.adamw.step(&mut parameters, gradients.into_tensors(), lr, max_grad_norm)
+        let model = engine.model_mut();
+        let gradients = match self.gradients.take() {
+            Some(gradients) => gradients,
+            None => self.zero_gradients(model)?,
+        };
+        let gradients = gradients.into_tensors();
+        match &self.trained {
+            Trained::Adapter(_) => {
+                let mut parameters = model.lora_parameters();
+                self.adamw.step(gradients, lr, max_grad_norm, |update| parameters.update(update))
+            }
+            Trained::Weights { vision, .. } => {
+                let mut parameters = model.weight_parameters(*vision);
+                self.adamw.step(gradients, lr, max_grad_norm, |update| parameters.update(update))
+            }
+        }
     }
 
     fn save(&mut self) -> PolicyResult<PolicyState> {
-        let parameters = self.adapter()?.tensors();
+        let parameters = self.parameters()?;
         let mut engine = self.engine.borrow_mut();
-        let config = &self.config;
-        let to_tensors = |modules| to_peft(config.clone(), modules).tensors();
-        let optimiser = self.adamw.save(&engine.model_mut().lora_parameters(), to_tensors)?;
-        Ok(PolicyState { parameters, optimiser, adapter: Some(self.config.clone()) })
+        let model = engine.model_mut();
+        match &self.trained {
+            Trained::Adapter(config) => {
+                let lora = model.lora_parameters();
+                let optimiser = self.adamw.save(|means| {
+                    let modules = pollster::block_on(lora.read(Some(means)));
+                    Ok(to_peft(config.clone(), modules.map_err(device_error)?).tensors())
+                })?;
+                Ok(PolicyState { parameters, optimiser, adapter: Some(config.clone()) })
+            }
+            Trained::Weights { vision, .. } => {
+                let weights = model.weight_parameters(*vision);
+                let optimiser = self.adamw.save(|means| read(&weights, Some(means)))?;
+                Ok(PolicyState { parameters, optimiser, adapter: None })
+            }
+        }
     }
 
     fn load(&mut self, state: &PolicyState) -> PolicyResult<()> {
-        if let Some(saved) = &state.adapter
-            && (saved.r, saved.scaling()) != (self.config.r, self.config.scaling())
-        {
-            let (r, alpha) = (saved.r, saved.lora_alpha);
-            return Err(failed(format!("the saved adapter has rank {r} and alpha {alpha}")));
-        }
-        let modules = modules_of(&self.config, &state.parameters)?;
         let mut engine = self.engine.borrow_mut();
-        let tensors = engine.model_mut().lora_parameters().lay_out(&modules);
-        let mut tensors = tensors.map_err(model_error)?.into_iter();
-        let missing = || failed("the saved adapter lacks a module");
-        let mut parameters = engine.model_mut().lora_parameters();
-        parameters.update(|_, _| tensors.next().ok_or_else(missing))?;
-        let from_tensors = |tensors: &Tensors| modules_of(&self.config, tensors);
-        self.adamw.load(&parameters, &state.optimiser, from_tensors)?;
+        let model = engine.model_mut();
         self.gradients = None;
-        Ok(())
+        match (&self.trained, &state.adapter) {
+            (Trained::Adapter(config), Some(saved)) => {
+                load_adapter(model, &mut self.adamw, config, saved, state)
+            }
+            (Trained::Weights { vision, .. }, None) => {
+                let mut weights = model.weight_parameters(*vision);
+                let found = |name: &str| state.parameters.values(name).ok();
+                weights.load(found).map_err(model_error)?;
+                self.adamw.load(&state.optimiser, |suffix| {
+                    let found =
+                        |name: &str| state.optimiser.values(&format!("{name}.{suffix}")).ok();
+                    let mut tensors = Vec::new();
+                    let take = |tensor| Ok(tensors.push(tensor));
+                    weights.lay_out(found, take).map_err(model_error)?;
+                    Ok(tensors)
+                })
+            }
+            (Trained::Adapter(_), None) => {
+                Err(failed("the checkpoint has all weights, here an adapter is trained"))
+            }
+            (Trained::Weights { .. }, Some(_)) => {
+                Err(failed("the checkpoint has an adapter, here all weights are trained"))
+            }
+        }
     }
 
     fn memory_bytes(&self) -> Option<u64> {
         let engine = self.engine.borrow();
         Some(engine.memory().in_use).filter(|bytes| *bytes > 0)
     }
+}
+
+/// Puts a saved adapter and its means in place of those of the model.
+fn load_adapter(
+    model: &mut Model,
+    adamw: &mut DeviceAdamW,
+    config: &AdapterConfig,
+    saved: &AdapterConfig,
+    state: &PolicyState,
+) -> PolicyResult<()> {
+    if (saved.r, saved.scaling()) != (config.r, config.scaling()) {
+        let (r, alpha) = (saved.r, saved.lora_alpha);
+        return Err(failed(format!("the saved adapter has rank {r} and alpha {alpha}")));
+    }
+    let modules = modules_of(config, &state.parameters)?;
+    let mut parameters = model.lora_parameters();
+    let mut tensors = parameters.lay_out(&modules).map_err(model_error)?.into_iter();
+    let missing = || failed("the saved adapter lacks a module");
+    parameters.update(|_, _| tensors.next().ok_or_else(missing))?;
+    adamw.load(&state.optimiser, |suffix| {
+        let ending = format!(".{suffix}");
+        let mut tensors = Tensors::default();
+        for (name, shape, values) in state.optimiser.iter() {
+            if let Some(name) = name.strip_suffix(&ending) {
+                tensors.insert(name.to_owned(), shape, values.to_vec());
+            }
+        }
+        let modules = modules_of(config, &tensors)?;
+        parameters.lay_out(&modules).map_err(|e| failed(e.to_string()))
+    })
 }
 
 /// A failure with its reason.

@@ -26,6 +26,11 @@ impl Tensors {
         self.0.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], &values[..]))
     }
 
+    /// The same, giving the values away.
+    pub fn into_entries(self) -> impl Iterator<Item = (String, Vec<usize>, Vec<f32>)> {
+        self.0.into_iter().map(|(name, (shape, values))| (name, shape, values))
+    }
+
     /// True without tensors.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

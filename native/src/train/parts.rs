@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use globe_engine::{Engine, LoadOptions};
 use globe_format::Folder;
 use globe_geo::Gazetteer;
-use globe_model::{Model, Summary};
+use globe_model::{Config as ModelConfig, Model, Precision, Summary};
 use globe_ops::{Compute, DeviceChoice};
 use globe_policy::{ModelJudge, ModelPolicy, PolicyOptions, Shared, fresh, from_peft, identity};
 use globe_text::Prompt;
@@ -21,6 +21,13 @@ use globe_train::rewards::{Judge, RewardSet};
 
 use crate::exit::{Fail, OrUsage};
 use crate::input::{load_onto, read_text};
+use crate::memory::MemoryArgs;
+
+use super::Method;
+use super::plan::Plan;
+
+/// Formats that only folders of `globe convert` have.
+const PACKED: [&str; 4] = ["q4", "q8", "f16", "f32"];
 
 /// A policy, and what its judge shares with it.
 pub struct Parts {
@@ -29,14 +36,21 @@ pub struct Parts {
     max_pixels: Option<usize>,
 }
 
-/// Loads the model and puts the adapter on it that training starts from.
-pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
+/// Loads the model and makes a policy of it, with the adapter that training starts from or with all
+/// weights.
+pub fn load(method: Method, config: &Config, quiet: bool) -> Result<Parts, Fail> {
     let folder = model_folder(config)?;
     let summary = pollster::block_on(Model::inspect(&folder)).or_usage()?;
     check_weights(config, &summary).or_usage()?;
     let compute = open_device(config)?;
-    let engine = pollster::block_on(load_onto(&folder, compute, &LoadOptions::default(), quiet))?;
-    let (adapter, modules) = adapter(config, &engine).or_usage()?;
+    let is_full = config.model.weights == Weights::Full;
+    let mut options = LoadOptions::default();
+    if is_full {
+        let plan = Plan::new(method, config, &summary.config, &folder).or_usage()?;
+        plan.check(config, MemoryArgs { memory_mb: None }.on(&compute)?.bytes).or_usage()?;
+        options.precision = Precision::Trained;
+    }
+    let engine = pollster::block_on(load_onto(&folder, compute.clone(), &options, quiet))?;
     let prompt = question(config).or_usage()?;
     let options = PolicyOptions {
         identity: identity(folder.path(), &prompt)
@@ -46,8 +60,30 @@ pub fn load(config: &Config, quiet: bool) -> Result<Parts, Fail> {
         adamw: (&config.optimiser).into(),
     };
     let engine: Shared = Rc::new(RefCell::new(engine));
-    let policy = ModelPolicy::new(engine.clone(), options, adapter, &modules).or_usage()?;
-    Ok(Parts { policy, engine, max_pixels: max_pixels(config) })
+    let policy = if is_full {
+        let reference = match needs_reference(method, config) {
+            true => Some(reference(&folder, summary.config, &compute).or_usage()?),
+            false => None,
+        };
+        let vision = config.model.train_vision;
+        ModelPolicy::of_weights(engine.clone(), options, vision, reference)
+    } else {
+        let (adapter, modules) = adapter(config, &engine.borrow()).or_usage()?;
+        ModelPolicy::new(engine.clone(), options, adapter, &modules)
+    };
+    Ok(Parts { policy: policy.or_usage()?, engine, max_pixels: max_pixels(config) })
+}
+
+/// Whether the loss compares with the model before training.
+pub fn needs_reference(method: Method, config: &Config) -> bool {
+    method == Method::Grpo && config.loss.beta > 0.0
+}
+
+/// The model before training, as it is stored.
+fn reference(folder: &Folder, config: ModelConfig, compute: &Compute) -> anyhow::Result<Model> {
+    let mut quiet = |_, _| {};
+    let model = Model::load(folder, config, compute, Precision::Stored, &mut quiet);
+    pollster::block_on(model).context("cannot load the copy that loss.beta compares with")
 }
 
 fn max_pixels(config: &Config) -> Option<usize> {
@@ -84,12 +120,11 @@ pub fn model_folder(config: &Config) -> Result<Folder, Fail> {
 fn check_weights(config: &Config, summary: &Summary) -> anyhow::Result<()> {
     let is_four_bit = summary.formats.iter().any(|stored| stored.format == "q4");
     let path = &config.model.path;
-    if config.model.train_vision {
-        bail!("model.train_vision: only the language model can be trained; set it to false");
-    }
+    let is_packed = summary.formats.iter().any(|stored| PACKED.contains(&stored.format));
     match config.model.weights {
-        Weights::Full => bail!(
-            "model.weights = \"full\" is not supported yet: use \"lora\", or \"qlora\" over 4-bit weights"
+        Weights::Full if is_packed => bail!(
+            "model.weights = \"full\" needs unrounded weights, those of {path} are packed: set \
+             model.path to the folder it was converted from"
         ),
         Weights::Qlora if !is_four_bit => bail!(
             "model.weights = \"qlora\" needs 4-bit weights, {path} has none: run \

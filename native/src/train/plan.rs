@@ -1,8 +1,8 @@
 //! `globe train --dry-run`: what a run does, takes and lasts, from `config.json` alone.
 
-use globe_format::BLOCK;
-use globe_format::packed::Class;
-use globe_model::{Config as ModelConfig, Qwen2_5Vl};
+use globe_format::packed::{Class, TensorSpec};
+use globe_format::{BLOCK, Folder};
+use globe_model::{Config as ModelConfig, Error, Qwen2_5Vl, WeightPlan};
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
@@ -19,17 +19,22 @@ const REPEATS: usize = 3;
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// Sizes of a step.
-struct Plan {
+pub struct Plan {
     prompt: usize,
     /// Tokens of one group in training: the prompt once and all its answers.
     group: usize,
     parameters: usize,
-    adapter: usize,
+    /// Values that are trained: those of the adapter, or all weights.
+    trained: usize,
     weights: u64,
+    /// The copy before training that the loss compares with.
+    reference: u64,
     cache: u64,
     inputs: u64,
     layer: u64,
     logits: u64,
+    /// What the tower keeps in training.
+    tower: u64,
 }
 
 /// Prints the plan.
@@ -37,7 +42,7 @@ pub fn run(method: Method, config: &Config) -> Result<Exit, Fail> {
     let folder = parts::model_folder(config)?;
     let model = pollster::block_on(ModelConfig::load(&folder)).or_usage()?;
     let compute = parts::open_device(config)?;
-    let plan = Plan::new(method, config, &model);
+    let plan = Plan::new(method, config, &model, &folder).or_usage()?;
     let rows = match stream(config, Part::Train) {
         Ok(data) => format!("{} rows in {}", data.data().len(), config.data.path),
         Err(error) => format!("NOT READY: {error}"),
@@ -60,7 +65,16 @@ pub fn run(method: Method, config: &Config) -> Result<Exit, Fail> {
 }
 
 impl Plan {
-    fn new(method: Method, config: &Config, model: &ModelConfig) -> Self {
+    /// Sizes for a model with this configuration. The headers of `folder` say how its copy is stored.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub fn new(
+        method: Method,
+        config: &Config,
+        model: &ModelConfig,
+        folder: &Folder,
+    ) -> anyhow::Result<Self> {
         let (text, rollout) = (&model.text, &config.rollout);
         let merged = model.vision.patch_size * model.vision.spatial_merge_size;
         let photo = config.model.max_pixels as usize / (merged * merged);
@@ -72,53 +86,72 @@ impl Plan {
         };
         let group = prompt + answers * rollout.max_tokens;
         let specs = Qwen2_5Vl::packed_specs(model);
-        // Bytes per weight, scales included.
-        let (language, tower) = match config.model.weights {
-            Weights::Qlora => (0.5625, 1.0625),
-            Weights::Lora => (2.0, 2.0),
-            Weights::Full => (4.0, 4.0),
-        };
         let is_text = |name: &str| !name.starts_with("visual.");
         let parameters = specs.iter().filter(|s| is_text(&s.name)).map(|s| s.rows * s.cols).sum();
-        let bytes = specs.iter().map(|spec| {
-            let each = match spec.class {
-                Class::Text | Class::Embedding => language,
-                Class::Vision => tower,
-                Class::Vector => return 4.0 * spec.rows as f64,
-            };
-            (spec.rows * spec.cols.next_multiple_of(BLOCK)) as f64 * each
-        });
-        let weights = bytes.sum::<f64>() as u64;
-        let is_target = |module: &str| {
-            config.lora.targets.iter().any(|target| module.ends_with(&format!(".{target}")))
+        let is_full = config.model.weights == Weights::Full;
+        let reference = match is_full && parts::needs_reference(method, config) {
+            true => pollster::block_on(WeightPlan::of_folder(folder, model, false))?.total(),
+            false => 0,
         };
-        let modules = Qwen2_5Vl::lora_modules(model).into_iter();
-        let modules = modules.filter(|(module, _)| is_target(module));
-        let adapter = modules.map(|(_, [n_out, n_in])| config.lora.rank * (n_out + n_in)).sum();
-        let (layers, hidden) = (text.num_hidden_layers, text.hidden_size);
+        let layers = text.num_hidden_layers;
         let kv = text.n_kv_heads() * text.head_dim();
         let q = text.num_attention_heads * text.head_dim();
         let slots = prompt + rollout.group_size * rollout.max_tokens;
         let cache = if method == Method::Grpo { 8 * (layers * kv * slots) } else { 0 };
         let groups = config.training.micro_batch.div_ceil(rollout.group_size).max(1);
-        // A layer holds its activations and, backwards, about as much again in gradients.
-        let width = 5 * hidden + 4 * (q + kv) + 4 * text.intermediate_size;
-        Self {
+        let block = |tokens: usize, hidden: usize, heads: usize, ffn: usize| {
+            // A block holds its activations and, backwards, about as much again in gradients.
+            2 * 4 * tokens * (5 * hidden + 4 * heads + 4 * ffn)
+        };
+        let vision = &model.vision;
+        let patches = photo * vision.merge_area();
+        let (h, ffn) = (vision.hidden_size, vision.intermediate_size);
+        let tower = match config.model.train_vision {
+            true => {
+                let kept = (vision.depth + 1) * h + vision.patch_values();
+                4 * patches * groups * kept + block(patches, h, 2 * h, ffn)
+            }
+            false => 0,
+        };
+        Ok(Self {
             prompt,
             group,
             parameters,
-            adapter,
-            weights,
+            trained: trained(config, model, &specs),
+            weights: weights(config, &specs),
+            reference,
             cache: cache as u64,
-            inputs: (4 * (layers + 1) * group * groups * hidden) as u64,
-            layer: (2 * 4 * group * width) as u64,
+            inputs: (4 * (layers + 1) * group * groups * text.hidden_size) as u64,
+            layer: block(group, text.hidden_size, q + kv, text.intermediate_size) as u64,
             logits: 2 << 26,
+            tower: tower as u64,
+        })
+    }
+
+    /// Errors if more is needed than may be used, as far as that is known.
+    ///
+    /// # Errors
+    /// [`Error::TrainingOverBudget`].
+    pub fn check(&self, config: &Config, budget: Option<u64>) -> Result<(), Error> {
+        let (need, reference) = (self.peak(config), self.reference);
+        match budget {
+            Some(budget) if need > budget => {
+                Err(Error::TrainingOverBudget { need, budget, reference })
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Values, gradients and the two means of the optimiser, f32 each.
-    fn trained_bytes(&self) -> u64 {
-        16 * self.adapter as u64
+    /// Gradients and the two means of the optimiser, and the values of an adapter, f32 each.
+    fn trained_bytes(&self, config: &Config) -> u64 {
+        // All weights are counted as weights.
+        let each = if config.model.weights == Weights::Full { 12 } else { 16 };
+        each * self.trained as u64
+    }
+
+    fn peak(&self, config: &Config) -> u64 {
+        let pass = self.inputs + self.layer + self.logits + self.tower;
+        self.weights + self.reference + self.trained_bytes(config) + self.cache.max(pass)
     }
 
     fn describe(&self, method: Method, config: &Config) -> String {
@@ -131,28 +164,52 @@ impl Plan {
             Method::Sft | Method::Reward => format!("{} rows", rollout.prompts),
         };
         let gib = |bytes: u64| bytes as f64 / GIB;
-        let training_bytes = self.inputs + self.layer + self.logits;
-        let peak = self.weights + self.trained_bytes() + self.cache.max(training_bytes);
+        let millions = self.trained as f64 / 1e6;
+        let (trained, held) = match (config.model.weights, config.model.train_vision) {
+            (Weights::Full, false) => (
+                format!("{millions:.1} million weights, without the tower"),
+                "gradients, optimiser",
+            ),
+            (Weights::Full, true) => {
+                (format!("{millions:.1} million weights, with the tower"), "gradients, optimiser")
+            }
+            _ => (
+                format!(
+                    "an adapter of rank {}, {millions:.1} million parameters",
+                    config.lora.rank
+                ),
+                "adapter, gradients, optimiser",
+            ),
+        };
+        let copy = match self.reference {
+            0 => String::new(),
+            bytes => {
+                format!("         {:7.2} GiB copy before training, for loss.beta\n", gib(bytes))
+            }
+        };
+        let (tower, besides) = match self.tower {
+            0 => (String::new(), ", besides the vision tower's own"),
+            bytes => (format!(", {:.2} tower", gib(bytes)), ""),
+        };
         format!(
-            "adapter  rank {}, {:.1} million parameters\n\
+            "trained  {trained}\n\
              steps    {}, each {per_step}; prompts of about {} tokens\n\
              memory   {:7.2} GiB weights\n\
-             \x20        {:7.2} GiB adapter, gradients, optimiser\n\
+             \x20        {:7.2} GiB {held}\n\
+             {copy}\
              \x20        {:7.2} GiB cache of the answers while they are sampled\n\
-             \x20        {:7.2} GiB training pass ({:.2} inputs of layers, {:.2} one layer, {:.2} logits)\n\
-             \x20        {:7.2} GiB at the peak, besides the vision tower's own\n",
-            config.lora.rank,
-            self.adapter as f64 / 1e6,
+             \x20        {:7.2} GiB training pass ({:.2} inputs of layers, {:.2} one layer, {:.2} logits{tower})\n\
+             \x20        {:7.2} GiB at the peak{besides}\n",
             training.steps,
             self.prompt,
             gib(self.weights),
-            gib(self.trained_bytes()),
+            gib(self.trained_bytes(config)),
             gib(self.cache),
-            gib(training_bytes),
+            gib(self.inputs + self.layer + self.logits + self.tower),
             gib(self.inputs),
             gib(self.layer),
             gib(self.logits),
-            gib(peak),
+            gib(self.peak(config)),
         )
     }
 
@@ -169,8 +226,9 @@ impl Plan {
             Method::Grpo => rollout.prompts * rollout.group_size.div_ceil(training.micro_batch),
             Method::Sft | Method::Reward => rollout.prompts,
         };
-        // Forward, forward again for the activations, and the gradient of every input.
-        let train = 3.0 * sequences as f64 * flops(self.group) / rate;
+        // Forward, forward again for the activations, the gradient of every input, and of every weight.
+        let passes = if config.model.weights == Weights::Full { 4.0 } else { 3.0 };
+        let train = passes * sequences as f64 * flops(self.group) / rate;
         format!(
             "time     at least {:.1} s a step at the roofs measured now ({:.0} GB/s, {:.0} GFLOP/s): \
              {:.1} s sampling, {:.1} s training\n",
@@ -181,4 +239,42 @@ impl Plan {
             train,
         )
     }
+}
+
+/// Values that are trained, those of whole blocks.
+fn trained(config: &Config, model: &ModelConfig, specs: &[TensorSpec]) -> usize {
+    if config.model.weights == Weights::Full {
+        let is_trained =
+            |spec: &&TensorSpec| config.model.train_vision || !spec.name.starts_with("visual.");
+        let size = |spec: &TensorSpec| match spec.class {
+            Class::Vector => spec.rows,
+            _ => spec.rows * spec.cols.next_multiple_of(BLOCK),
+        };
+        return specs.iter().filter(is_trained).map(size).sum();
+    }
+    let is_target = |module: &str| {
+        config.lora.targets.iter().any(|target| module.ends_with(&format!(".{target}")))
+    };
+    let modules = Qwen2_5Vl::lora_modules(model).into_iter();
+    let modules = modules.filter(|(module, _)| is_target(module));
+    modules.map(|(_, [n_out, n_in])| config.lora.rank * (n_out + n_in)).sum()
+}
+
+/// Bytes of the weights.
+fn weights(config: &Config, specs: &[TensorSpec]) -> u64 {
+    // Bytes per weight, scales included.
+    let (language, tower) = match config.model.weights {
+        Weights::Qlora => (0.5625, 1.0625),
+        Weights::Lora => (2.0, 2.0),
+        Weights::Full => (4.0, 4.0),
+    };
+    let bytes = specs.iter().map(|spec| {
+        let each = match spec.class {
+            Class::Text | Class::Embedding => language,
+            Class::Vision => tower,
+            Class::Vector => return 4.0 * spec.rows as f64,
+        };
+        (spec.rows * spec.cols.next_multiple_of(BLOCK)) as f64 * each
+    });
+    bytes.sum::<f64>() as u64
 }

@@ -184,3 +184,37 @@ fn files_of_others_are_left_alone() {
         assert!(!fresh.exists());
     }
 }
+
+/// Trained weights in place of a matrix and of its other name.
+#[test]
+fn trained_weights_take_the_place_of_those_of_the_base() {
+    let file = |tensors: &[OutTensor<'_>]| {
+        let bytes = write_safetensors(tensors, &BTreeMap::new()).unwrap();
+        block_on(Checkpoint::from_source("m.safetensors", bytes)).unwrap()
+    };
+    let base = || {
+        file(&[
+            OutTensor::f32("a.weight", &[3, 4], &[0.25; 12]),
+            OutTensor::f32("b.bias", &[5], &[-1.0; 5]),
+            OutTensor::f32("head.weight", &[3, 4], &[0.5; 12]),
+        ])
+    };
+    let trained: Vec<f32> = (0..12).map(|i| i as f32 / 3.0).collect();
+    let weights = file(&[OutTensor::f32("a.weight", &[3, 4], &trained)]);
+    let aliases = vec![("head.weight".to_owned(), "a.weight".to_owned())];
+    let replaced = Replaced::new(base(), weights, aliases).unwrap();
+    let parent = tempdir().unwrap();
+    let out = parent.path().join("out");
+    let exported = block_on(export(&job(40), &replaced, &out, &mut |_, _| true)).unwrap();
+    assert_eq!((exported.n_tensors, exported.n_merged), (3, 2));
+    let written = block_on(Checkpoint::open(&Folder::open(&out).unwrap())).unwrap();
+    let read = |name: &str| block_on(written.read_f32(name)).unwrap();
+    assert_eq!((read("a.weight"), read("head.weight")), (trained.clone(), trained));
+    assert_eq!(read("b.bias"), [-1.0; 5]);
+
+    for (name, shape) in [("a.weight", [4, 3]), ("c.weight", [3, 4])] {
+        let other = file(&[OutTensor::f32(name, &shape, &[0.0; 12])]);
+        let error = Replaced::new(base(), other, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("another base: 1 of its 1") && error.contains(name), "{error}");
+    }
+}

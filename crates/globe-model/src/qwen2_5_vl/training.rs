@@ -1,35 +1,25 @@
-//! The training pass: log-probabilities of given answers, and gradients of the adapters.
+//! The training pass: log-probabilities of given answers, and gradients of adapters or weights.
 //!
 //! Answers to one prompt lie behind it in one sequence, `[prompt | answer | answer ...]`, and each
 //! sees the prompt and itself: photo and prompt are computed once for all of them. Of the forward
 //! pass only the input of every layer is kept; the backward pass computes one layer's activations
 //! again at a time. The head runs over some rows at a time, so no `[tokens, vocab]` tensor exists.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
-use globe_format::packed::TensorSpec;
 use globe_ops::{
-    Compute, Device, Int, SavedAttention, Tensor, attention_backward, attention_with_lse,
-    gather_rows, key_ranges, logp_gather, logp_gather_backward, read_f32, rotary_split,
-    rotary_split_backward, scatter_rows, swiglu, swiglu_backward, tensor_f32, tensor_i32, zeros,
+    Int, Tensor, gather_rows, key_ranges, logp_gather, logp_gather_backward, read_f32,
+    scatter_rows, tensor_f32, tensor_i32, zeros,
 };
 
-use super::{DecoderLayer, Qwen2_5Vl, scale};
-use crate::cache::Heads;
-use crate::layers::Linear;
-use crate::lora::{Lora, LoraGradient, module_name};
+use super::block::{Block, BlockContext};
+use super::{DecoderLayer, Qwen2_5Vl};
+use crate::gradients::{Gradients, LinearSums};
 use crate::rope::rotary_table;
-use crate::{
-    Config, Error, ImageGrid, LoraGradients, LoraModules, LoraParameters, LoraSet, LoraShape,
-    Result, mrope_positions,
-};
+use crate::{Error, ImageGrid, Result, mrope_positions};
 
 /// Bytes of logits at a time.
 const LOGITS_BYTES: usize = 64 << 20;
-/// Fused matrices of a layer that can have an adapter.
-const MATRICES: [&str; 4] = ["self_attn.qkv", "self_attn.o_proj", "mlp.gate_up", "mlp.down_proj"];
-
 /// A prompt with answers to it.
 #[derive(Clone)]
 pub struct AnswerGroup<'a> {
@@ -66,11 +56,7 @@ pub struct TrainingPass {
 struct Sequence {
     tokens: usize,
     prefix: usize,
-    positions: Tensor<2, Int>,  // [3, tokens]
-    ranges: Tensor<2, Int>,     // [tokens, 2], keys of each query besides the prefix
-    key_ranges: Tensor<2, Int>, // [tokens, 2], queries of each key
-    slots: Tensor<1, Int>,      // [tokens], each in its own place
-    rotary_table: Tensor<2>,
+    context: BlockContext,
     /// Tokens of each answer.
     lengths: Vec<usize>,
     /// Tokens after which the targets come: the prompt's last for every first token of an answer,
@@ -78,6 +64,10 @@ struct Sequence {
     sources: Vec<i32>,
     /// The token to predict there.
     targets: Vec<i32>,
+    /// Place and id of every token that was looked up in the table.
+    looked_up: Vec<[usize; 2]>,
+    /// Places of the features of images.
+    image_places: Vec<i32>,
 }
 
 impl Sequence {
@@ -116,28 +106,6 @@ impl Sequence {
     }
 }
 
-/// What every layer reads besides its input.
-struct Context<'a> {
-    sequence: &'a Sequence,
-    heads: &'a Heads,
-    device: Device,
-}
-
-/// Activations of one layer.
-struct Activations {
-    x_normed: Tensor<2>, // [tokens, hidden]
-    q: Tensor<3>,        // [tokens, n_heads, head_dim]
-    k: Tensor<3>,        // [tokens, n_kv_heads, head_dim]
-    v: Tensor<3>,        // as k
-    y: Tensor<3>,        // as q
-    lse: Tensor<2>,      // [tokens, n_heads]
-    x_mid: Tensor<2>,    // [tokens, hidden], after the attention
-    mid_normed: Tensor<2>,
-    gate_up: Tensor<2>, // [tokens, 2 * intermediate]
-    gated: Tensor<2>,   // [tokens, intermediate]
-    out: Tensor<2>,     // [tokens, hidden]
-}
-
 impl Qwen2_5Vl {
     /// Log-probabilities of the answers, with the adapters that are switched on; `keep` keeps what
     /// [`Qwen2_5Vl::backward`] needs.
@@ -152,14 +120,13 @@ impl Qwen2_5Vl {
         keep: bool,
     ) -> Result<TrainingPass> {
         let sequence = self.sequence(group)?;
-        let context = self.context(&sequence);
         let mut x = self.embed_group(group)?;
         let mut inputs = Vec::new();
         for layer in &self.model.layers {
             if keep {
                 inputs.push(x.clone());
             }
-            x = layer.activations(x, &context)?.out;
+            x = layer.block().activations(x, &sequence.context)?.out;
         }
         inputs.push(x.clone());
         let mut stats = Vec::new();
@@ -174,8 +141,9 @@ impl Qwen2_5Vl {
         Ok(TrainingPass { sequence, inputs, stats, temperature })
     }
 
-    /// Adds the gradients of the adapters to `sum`. `dlogp`: the derivative of the loss by the
-    /// log-probability of every token of every answer.
+    /// Adds the gradients of what is trained to `sum`. `dlogp`: the derivative of the loss by the
+    /// log-probability of every token of every answer. Returns the gradient of the features of the
+    /// images, `[image tokens, hidden]`, if `sum` has a place for that of the tower.
     ///
     /// # Errors
     /// [`Error::Training`] if the pass was not kept or `dlogp` has other lengths.
@@ -183,25 +151,32 @@ impl Qwen2_5Vl {
         &self,
         mut pass: TrainingPass,
         dlogp: &[Vec<f32>],
-        sum: &mut LoraGradients,
-    ) -> Result<()> {
+        sum: &mut Gradients,
+    ) -> Result<Option<Tensor<2>>> {
         if pass.inputs.len() != self.model.layers.len() + 1 {
             let reason = "the forward pass kept nothing for a backward pass".into();
             return Err(Error::Training { reason });
         }
         let dlogp = pass.sequence.by_target(dlogp)?;
         if dlogp.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(x) = pass.inputs.pop() else { return Ok(()) };
-        let mut dx = self.head_backward(x, &pass, dlogp)?;
-        let context = self.context(&pass.sequence);
+        let Some(x) = pass.inputs.pop() else { return Ok(None) };
+        let mut dx = self.head_backward(x, &pass, dlogp, sum)?;
+        let sequence = &pass.sequence;
         for (i, layer) in self.model.layers.iter().enumerate().rev() {
             let Some(x) = pass.inputs.pop() else { break };
-            let sums = &mut sum.0[MATRICES.len() * i..MATRICES.len() * (i + 1)];
-            dx = layer.backward(x, dx, &context, sums)?;
+            dx = layer.block().backward(x, dx, &sequence.context, self.layer_sums(sum, i))?;
         }
-        Ok(())
+        if let Some(table) = sum.weight(self.places().table) {
+            table.add_rows(&dx, &sequence.looked_up)?;
+        }
+        if sequence.image_places.is_empty() || sum.weight(0).is_none() {
+            return Ok(None);
+        }
+        let places =
+            tensor_i32(sequence.image_places.clone(), [sequence.image_places.len()], &self.device);
+        Ok(Some(gather_rows(&dx, places)))
     }
 
     /// Where prompt and answers stand.
@@ -239,20 +214,36 @@ impl Qwen2_5Vl {
         let key_ranges = key_ranges(&ranges, prefix, tokens);
         let index =
             |pairs: Vec<[i32; 2]>| tensor_i32(pairs.as_flattened().to_vec(), [tokens, 2], device);
+        let read = group.answers.iter().flat_map(|a| &a[..a.len().saturating_sub(1)]);
+        let ids = group.prompt.iter().chain(read).map(|id| *id as usize).enumerate();
+        let is_image =
+            |place: usize, id: usize| place < prefix && id == cfg.image_token_id as usize;
+        let (images, looked_up): (Vec<_>, Vec<_>) =
+            ids.map(|(place, id)| [place, id]).partition(|[place, id]| is_image(*place, *id));
         let head_dim = cfg.text.head_dim();
         // An image spans at least as many tokens as positions, so none lies past these.
         let (theta, n_positions) = (cfg.text.rope_theta(), prefix + longest);
+        let context = BlockContext {
+            rotary_table: rotary_table(n_positions, head_dim / 2, head_dim, theta, device),
+            positions: tensor_i32(axes.concat(), [3, tokens], device),
+            slots: tensor_i32((0..tokens as i32).collect(), [tokens], device),
+            ranges: index(ranges),
+            key_ranges: index(key_ranges),
+            prefix,
+            n_heads: self.heads.n_heads,
+            n_kv_heads: self.heads.n_kv_heads,
+            head_dim,
+            sections: self.heads.sections.clone(),
+        };
         Ok(Sequence {
             tokens,
             prefix,
-            positions: tensor_i32(axes.concat(), [3, tokens], device),
-            ranges: index(ranges),
-            key_ranges: index(key_ranges),
-            slots: tensor_i32((0..tokens as i32).collect(), [tokens], device),
-            rotary_table: rotary_table(n_positions, head_dim / 2, head_dim, theta, device),
+            context,
             lengths: group.answers.iter().map(|answer| answer.len()).collect(),
             sources,
             targets,
+            looked_up,
+            image_places: images.iter().map(|[place, _]| *place as i32).collect(),
         })
     }
 
@@ -269,10 +260,6 @@ impl Qwen2_5Vl {
             }
             _ => Ok(()),
         }
-    }
-
-    fn context<'a>(&'a self, sequence: &'a Sequence) -> Context<'a> {
-        Context { sequence, heads: &self.heads, device: self.device.clone() }
     }
 
     /// Embeddings of the sequence: `[tokens, hidden]`.
@@ -295,18 +282,19 @@ impl Qwen2_5Vl {
         (0..n).step_by(step).map(|start| start..n.min(start + step)).collect()
     }
 
-    /// Residual stream, logits and targets of some rows.
+    /// Residual stream before and after its norm, logits and targets of some rows.
     fn logits(
         &self,
         x: &Tensor<2>,
         sequence: &Sequence,
         rows: Range<usize>,
-    ) -> Result<(Tensor<2>, Tensor<2>, Tensor<1, Int>)> {
+    ) -> Result<([Tensor<2>; 2], Tensor<2>, Tensor<1, Int>)> {
         let index =
             |all: &[i32]| tensor_i32(all[rows.clone()].to_vec(), [rows.len()], &self.device);
         let x = gather_rows(x, index(&sequence.sources)); // [rows, hidden]
-        let logits = self.lm_head.forward(self.model.norm.forward(x.clone())?)?;
-        Ok((x, logits, index(&sequence.targets)))
+        let normed = self.model.norm.forward(x.clone())?;
+        let logits = self.lm_head.forward(normed.clone())?;
+        Ok(([x, normed], logits, index(&sequence.targets)))
     }
 
     /// Gradient of the residual stream after the last layer: `[tokens, hidden]`.
@@ -315,18 +303,21 @@ impl Qwen2_5Vl {
         x: Tensor<2>,
         pass: &TrainingPass,
         dlogp: Vec<f32>,
+        sum: &mut Gradients,
     ) -> Result<Tensor<2>> {
+        let places = self.places();
         let (sequence, device) = (&pass.sequence, &self.device);
         let [_, hidden] = x.dims();
         let mut parts = Vec::new();
         for rows in self.head_rows(sequence) {
             let n = rows.len();
-            let (x, logits, targets) = self.logits(&x, sequence, rows.clone())?;
+            let ([x, normed], logits, targets) = self.logits(&x, sequence, rows.clone())?;
             let stats = pass.stats.clone().slice([rows.clone(), 0..3]);
             let dlogp = tensor_f32(dlogp[rows].to_vec(), [n], device);
             let dlogits = logp_gather_backward(logits, targets, stats, dlogp, pass.temperature)?;
-            let dnormed = self.lm_head.backward(x.clone(), dlogits, None)?;
-            parts.push(self.model.norm.backward(x, dnormed, None)?);
+            let head = LinearSums { weight: sum.weight(places.head), ..LinearSums::default() };
+            let dnormed = self.lm_head.backward(normed, dlogits, head)?;
+            parts.push(self.model.norm.backward(x, dnormed, None, sum.weight(places.norm))?);
         }
         let all = Tensor::cat(parts, 0); // [targets, hidden]
         let (n, n_first) = (sequence.targets.len(), sequence.n_first());
@@ -342,160 +333,17 @@ impl Qwen2_5Vl {
         let places = sequence.sources[n_first..].to_vec();
         Ok(scatter_rows(dx, rest, tensor_i32(places, [n - n_first], device))?)
     }
-
-    /// Pairs for every module in `found`.
-    ///
-    /// # Errors
-    /// [`Error::Adapter`] if a module has another size, [`Error::NoModule`] if there is none.
-    pub fn lora_set(
-        &self,
-        shape: LoraShape,
-        found: &LoraModules,
-        compute: &Compute,
-    ) -> Result<LoraSet> {
-        let specs = Self::packed_specs(&self.config);
-        let mut unknown: BTreeSet<&String> = found.keys().collect();
-        let mut pairs = Vec::new();
-        for spec in adapted(&specs) {
-            for source in &spec.sources {
-                unknown.retain(|module| *module != module_name(&source.name));
-            }
-            pairs.push(Lora::new(spec, shape, found, compute)?);
-        }
-        match unknown.first() {
-            Some(module) => Err(Error::NoModule { module: module.to_string() }),
-            None => Ok(LoraSet(pairs)),
-        }
-    }
-
-    /// Puts the pairs onto the model and takes those that were there.
-    ///
-    /// # Errors
-    /// [`Error::Training`] for the pairs of another model.
-    pub fn swap_lora(&mut self, set: &mut LoraSet) -> Result<()> {
-        let n = self.matrices_mut().count();
-        if set.0.len() != n {
-            let reason = format!("{} pairs for {n} matrices", set.0.len());
-            return Err(Error::Training { reason });
-        }
-        for (linear, pair) in self.matrices_mut().zip(&mut set.0) {
-            std::mem::swap(&mut linear.lora, pair);
-        }
-        Ok(())
-    }
-
-    /// Modules that can have an adapter, with outputs and inputs.
-    pub fn lora_modules(config: &Config) -> Vec<(String, [usize; 2])> {
-        let specs = Self::packed_specs(config);
-        let sources = adapted(&specs).flat_map(|spec| &spec.sources);
-        sources.map(|s| (module_name(&s.name).to_owned(), [s.rows, s.cols])).collect()
-    }
-
-    /// Switches all pairs on or off; without them the model is the one it was before training.
-    pub fn switch_lora(&mut self, on: bool) {
-        self.lora_parameters().0.iter_mut().for_each(|pair| pair.on = on);
-    }
-
-    /// The matrices of the language model that can have an adapter, as [`adapted`] orders them.
-    fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.model.layers.iter_mut().flat_map(|layer| {
-            let mlp = &mut layer.mlp;
-            [&mut layer.qkv, &mut layer.o_proj, &mut mlp.gate_up, &mut mlp.down_proj]
-        })
-    }
-
-    /// Zero gradients of all adapters.
-    pub fn lora_gradients(&self) -> LoraGradients {
-        let pairs = self.model.layers.iter().flat_map(|layer| {
-            let mlp = &layer.mlp;
-            [&layer.qkv, &layer.o_proj, &mlp.gate_up, &mlp.down_proj].map(|l| l.lora.as_ref())
-        });
-        LoraGradients::new(pairs)
-    }
-
-    /// The adapters.
-    pub fn lora_parameters(&mut self) -> LoraParameters<'_> {
-        LoraParameters(self.matrices_mut().filter_map(|linear| linear.lora.as_mut()).collect())
-    }
-}
-
-/// The fused matrices that can have an adapter: four of each layer.
-fn adapted(specs: &[TensorSpec]) -> impl Iterator<Item = &TensorSpec> {
-    specs.iter().filter(|spec| {
-        let name = module_name(&spec.name);
-        name.starts_with("model.layers.") && MATRICES.iter().any(|m| name.ends_with(m))
-    })
 }
 
 impl DecoderLayer {
-    /// The layer on a whole sequence: `x: [tokens, hidden]`.
-    fn activations(&self, x: Tensor<2>, context: &Context) -> Result<Activations> {
-        let Context { sequence, heads, device } = context;
-        let tokens = sequence.tokens;
-        let x_normed = self.input_layernorm.forward(x.clone())?;
-        let qkv = self.qkv.forward(x_normed.clone())?;
-        let buffer = || zeros([tokens, heads.n_kv_heads, heads.head_dim], device);
-        let (table, positions) = (&sequence.rotary_table, &sequence.positions);
-        let (n_heads, sections) = (heads.n_heads, &heads.sections[..]);
-        let slots = &sequence.slots;
-        let (q, k, v) =
-            rotary_split(qkv, table, positions, slots, buffer(), buffer(), n_heads, sections)?;
-        let (y, lse) = attention_with_lse(
-            q.clone(),
-            k.clone(),
-            v.clone(),
-            &sequence.ranges,
-            sequence.prefix,
-            scale(heads),
-        )?;
-        let flat = y.clone().reshape([tokens, heads.n_heads * heads.head_dim]);
-        let x_mid = self.o_proj.forward_add(flat, x)?;
-        let mid_normed = self.post_attention_layernorm.forward(x_mid.clone())?;
-        let gate_up = self.mlp.gate_up.forward(mid_normed.clone())?;
-        let gated = swiglu(gate_up.clone())?;
-        let out = self.mlp.down_proj.forward_add(gated.clone(), x_mid.clone())?;
-        Ok(Activations { x_normed, q, k, v, y, lse, x_mid, mid_normed, gate_up, gated, out })
-    }
-
-    /// Gradient of the input from that of the output; the layer runs again for its activations.
-    fn backward(
-        &self,
-        x: Tensor<2>,
-        dx_out: Tensor<2>,
-        context: &Context,
-        sums: &mut [Option<LoraGradient>],
-    ) -> Result<Tensor<2>> {
-        let Context { sequence, heads, .. } = context;
-        let saved = self.activations(x.clone(), context)?;
-        let [qkv_sum, o_sum, gate_up_sum, down_sum] = sums else {
-            let reason = "gradients of another model".into();
-            return Err(Error::Training { reason });
-        };
-        let mlp = &self.mlp;
-        let dgated = mlp.down_proj.backward(saved.gated, dx_out.clone(), down_sum.as_mut())?;
-        let dgate_up = swiglu_backward(saved.gate_up, dgated)?;
-        let dnormed = mlp.gate_up.backward(saved.mid_normed, dgate_up, gate_up_sum.as_mut())?;
-        let dmid = self.post_attention_layernorm.backward(saved.x_mid, dnormed, Some(dx_out))?;
-
-        let (tokens, width) = (sequence.tokens, heads.n_heads * heads.head_dim);
-        let flat = saved.y.clone().reshape([tokens, width]);
-        let dy = self.o_proj.backward(flat, dmid.clone(), o_sum.as_mut())?;
-        let dy = dy.reshape([tokens, heads.n_heads, heads.head_dim]);
-        let attention = SavedAttention {
-            q: saved.q,
-            k: saved.k,
-            v: saved.v,
-            y: saved.y,
-            lse: saved.lse,
-            ranges: sequence.ranges.clone(),
-            prefix: sequence.prefix,
-            scale: scale(heads),
-        };
-        let (dq, dk, dv) = attention_backward(attention, dy, &sequence.key_ranges)?;
-        let (table, positions) = (&sequence.rotary_table, &sequence.positions);
-        let dqkv = rotary_split_backward(dq, dk, dv, table, positions, &heads.sections)?;
-        let dnormed = self.qkv.backward(saved.x_normed, dqkv, qkv_sum.as_mut())?;
-        self.input_layernorm.backward(x, dnormed, Some(dmid))
+    fn block(&self) -> Block<'_> {
+        Block {
+            first_norm: &self.input_layernorm,
+            qkv: &self.qkv,
+            out: &self.o_proj,
+            second_norm: &self.post_attention_layernorm,
+            mlp: &self.mlp,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Weights {
     Qlora,
     /// An adapter over 16-bit weights.
     Lora,
-    /// All weights of the language model.
+    /// All weights of the language model, in f32.
     Full,
 }
 
@@ -121,15 +121,16 @@ sections! {
     model: ModelSection {
         /// Folder with config.json and safetensors files.
         path: String = String::new(),
-        /// `qlora` (adapter over 4-bit weights), `lora` (over 16-bit) or `full`.
+        /// `qlora` (adapter over 4-bit weights), `lora` (over 16-bit) or `full` (all weights of the
+        /// language model, in f32: 16 bytes each, and 2 more for the copy that loss.beta compares with).
         weights: Weights = Weights::Qlora,
-        /// Adapter folder to start from; empty starts fresh.
+        /// Adapter folder to start from; empty starts fresh. Not for `full`.
         adapter: String = String::new(),
         /// `auto`, `cpu`, or the name of a graphics device.
         device: String = "auto".into(),
         /// What is asked about a photo: `reason`, `direct`, or a file with the text.
         question: String = "reason".into(),
-        /// Train the vision tower too. Frozen, its features are computed once per photo.
+        /// Train the vision tower too, with `full`. Frozen, its features are computed once per photo.
         train_vision: bool = false,
         /// Photos are reduced to this many pixels; 0 keeps the model's own limit.
         max_pixels: u64 = 1_003_520,
@@ -258,7 +259,7 @@ sections! {
         beta2: f64 = 0.95,
         /// Added to the root of the latter.
         eps: f64 = 1e-8,
-        /// Weight decay.
+        /// Weight decay, of matrices alone: biases and norms keep theirs.
         weight_decay: f64 = 0.1,
         /// Gradients are scaled down to this norm; 0 does not.
         max_grad_norm: f64 = 1.0,

@@ -133,8 +133,21 @@ impl Config {
                 training.steps_per_generation
             ));
         }
-        if self.model.weights != Weights::Full && self.lora.targets.is_empty() {
+        let is_full = self.model.weights == Weights::Full;
+        if !is_full && self.lora.targets.is_empty() {
             return Err("lora.targets is empty: nothing would be trained".into());
+        }
+        if !is_full && self.model.train_vision {
+            return Err(
+                "model.train_vision is true, but an adapter leaves the vision tower as it \
+                 is; set it to false, or model.weights to \"full\""
+                    .into(),
+            );
+        }
+        if is_full && !self.model.adapter.is_empty() {
+            return Err("model.adapter is set, but model.weights = \"full\" starts from the \
+                 weights of model.path; merge it first with `globe export`"
+                .into());
         }
         Ok(())
     }
@@ -153,6 +166,13 @@ impl Config {
         }
         if rewards.judge == JudgeKind::Adapter && rewards.judge_adapter.is_empty() {
             return Err("rewards.judge is `adapter`, but rewards.judge_adapter is empty".into());
+        }
+        if rewards.judge == JudgeKind::Adapter && self.model.weights == Weights::Full {
+            return Err(
+                "rewards.judge is `adapter`, which judges with the base of the policy, but \
+                 model.weights = \"full\" changes that base; use a server"
+                    .into(),
+            );
         }
         if rewards.combination == Combination::Gated && rewards.format < 0.0 {
             return Err("rewards.format is negative with rewards.combination `gated`".into());
