@@ -10,6 +10,7 @@
 // Oracle: globe_ops::attention, default body.
 
 #import attention_tile
+#import kv
 #import parts
 
 struct Params {
@@ -23,8 +24,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> q: array<vec4<f32>>;         // [tokens, n_heads, quads]
-@group(0) @binding(1) var<storage, read_write> k: array<vec4<f32>>;         // [keys, n_kv_heads, quads]
-@group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>>;         // [keys, n_kv_heads, quads]
+@group(0) @binding(1) var<storage, read_write> k: array<KvQuad>;            // [keys, n_kv_heads, quads]
+@group(0) @binding(2) var<storage, read_write> v: array<KvQuad>;            // [keys, n_kv_heads, quads]
 @group(0) @binding(3) var<storage, read_write> ranges: array<vec2<i32>>;    // [tokens] first key and end
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;         // [tokens, n_heads, quads]
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;             // [tokens, n_heads]
@@ -70,7 +71,7 @@ fn scores(queries: vec4<u32>, first_key: u32, kv_head: u32, local: u32) -> mat4x
             let key = min(first_key + i / DEPTH, params.keys - 1u);
             let quad = min(start + i % DEPTH, params.quads - 1u);
             staged[i / DEPTH * STAGED_STEP + i % DEPTH] =
-                k[(key * params.n_kv_heads + kv_head) * params.quads + quad];
+                kv_values(k[(key * params.n_kv_heads + kv_head) * params.quads + quad]);
         }
         workgroupBarrier();
         for (var d = 0u; d < min(DEPTH, params.quads - start); d++) {
@@ -150,7 +151,8 @@ fn main(
             let at = ((start + key) * params.n_kv_heads + kv_head) * params.quads;
             let weight = weights[key * WEIGHT_STEP + ty];
             for (var c = 0u; c < PARTS; c++) {
-                sums[c] += outer(v[at + min(tx + c * SIDE, params.quads - 1u)], weight);
+                let quad = kv_values(v[at + min(tx + c * SIDE, params.quads - 1u)]);
+                sums[c] += outer(quad, weight);
             }
         }
     }

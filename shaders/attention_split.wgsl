@@ -6,6 +6,8 @@
 // Dispatch (chunks, n_kv_heads * teams, rows). head_dim is a multiple of 4, at most 128.
 // Oracle: globe_ops::attention_step, default body.
 
+#import kv
+
 const KEYS: u32 = 64u; // keys and invocations per workgroup
 const HEADS: u32 = 8u; // query heads per workgroup
 const MAX_QUADS: u32 = 32u; // head_dim / 4
@@ -22,8 +24,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> q: array<vec4<f32>>;        // [rows, n_heads, quads]
-@group(0) @binding(1) var<storage, read_write> k: array<vec4<f32>>;        // [slots, n_kv_heads, quads]
-@group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>>;        // [slots, n_kv_heads, quads]
+@group(0) @binding(1) var<storage, read_write> k: array<KvQuad>;           // [slots, n_kv_heads, quads]
+@group(0) @binding(2) var<storage, read_write> v: array<KvQuad>;           // [slots, n_kv_heads, quads]
 @group(0) @binding(3) var<storage, read_write> places: array<i32>;         // [rows, prefix + tail start + tail length + position]
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;     // [rows, n_heads, chunks, quads]
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;    // [rows, n_heads, chunks] highest score, sum of weights
@@ -76,7 +78,7 @@ fn main(
     let key_at = (slot * params.n_kv_heads + kv_head) * quads;
     var scores: array<f32, HEADS>;
     for (var d = 0u; d < quads; d++) {
-        let k_quad = k[key_at + d];
+        let k_quad = kv_values(k[key_at + d]);
         for (var h = 0u; h < HEADS; h++) {
             scores[h] += dot(q_tile[min(h, n_heads - 1u) * quads + d], k_quad);
         }
@@ -127,7 +129,7 @@ fn main(
             if at >= prefix {
                 at = tail + at - prefix;
             }
-            let v_quad = v[(at * params.n_kv_heads + kv_head) * quads + quad];
+            let v_quad = kv_values(v[(at * params.n_kv_heads + kv_head) * quads + quad]);
             for (var h = 0u; h < HEADS; h++) {
                 sum[h] += weights[h * KEYS + j] * v_quad;
             }

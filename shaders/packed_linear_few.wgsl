@@ -3,12 +3,14 @@
 //
 // With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up. With NORM, x is divided
 // by its root mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width.
-// Dispatch (ceil(outputs / 16) folded over x and z, ceil(rows / M), 1): group = z * groups_x + x.
+// Dispatch (ceil(rows / M), ceil(outputs / 16) folded over y and z): group = z * groups_y + y. Groups with the
+// same weights run one after the other and find them in the cache.
 // Oracle: globe_ops::packed_linear, default body. Many rows: packed_linear_tile.wgsl.
 
 #import packed
 #import weights
 #import rows
+#import team
 
 const R: u32 = 2u; // weight rows per team
 const LANES: u32 = 32u; // invocations per team
@@ -23,7 +25,7 @@ struct Params {
     y_stride: u32,
     first: u32, // output of the first row of this part
     flags: u32,
-    groups_x: u32,
+    groups_y: u32,
     norm_dim: f32,
     eps: f32,
 }
@@ -40,9 +42,9 @@ struct Params {
 var<workgroup> scratch: array<f32, M * WG>; // sums of one weight row, or squares of x
 
 // Sum over the lanes of a team of what its invocations left in scratch for row m.
-fn team_sum(m: u32, team: u32) -> f32 {
+fn team_sum(m: u32, team: u32, stride: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < LANES; i++) {
+    for (var i = 0u; i < LANES; i += stride) {
         sum += scratch[m * WG + team * LANES + i];
     }
     return sum;
@@ -64,8 +66,8 @@ fn main(
 ) {
     let team = local / LANES;
     let lane = local % LANES;
-    let first = ((group.z * params.groups_x + group.x) * TEAMS + team) * R;
-    let x_row = group.y * M;
+    let first = ((group.z * params.groups_y + group.y) * TEAMS + team) * R;
+    let x_row = group.x * M;
     let with_norm = (params.flags & NORM) != 0u;
 
     var total: array<f32, R * M>;
@@ -106,25 +108,26 @@ fn main(
     }
 
     // Lane m of a team finishes row m: M is at most LANES.
+    let stride = team_stride();
     var shrink = 1.0;
     if with_norm {
         for (var m = 0u; m < M; m++) {
-            scratch[m * WG + local] = sum_sq[m];
+            scratch[m * WG + local] = team_part(sum_sq[m]);
         }
         workgroupBarrier();
         if lane < M {
-            shrink = inverseSqrt(team_sum(lane, team) / params.norm_dim + params.eps);
+            shrink = inverseSqrt(team_sum(lane, team, stride) / params.norm_dim + params.eps);
         }
         workgroupBarrier();
     }
     var done: array<f32, R>;
     for (var r = 0u; r < R; r++) {
         for (var m = 0u; m < M; m++) {
-            scratch[m * WG + local] = total[r * M + m];
+            scratch[m * WG + local] = team_part(total[r * M + m]);
         }
         workgroupBarrier();
         if lane < M {
-            done[r] = team_sum(lane, team) * shrink;
+            done[r] = team_sum(lane, team, stride) * shrink;
             if (params.flags & BIAS) != 0u {
                 done[r] += bias[params.first + min(first + r, params.outputs - 1u)];
             }

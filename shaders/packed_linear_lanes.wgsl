@@ -4,7 +4,8 @@
 // Each invocation computes R consecutive outputs for M rows of x. With SWIGLU, outputs come in
 // pairs (gate, up) and y = silu(gate) * up. With NORM, x is divided by its root mean square and
 // multiplied by `norm`. `x` has whole blocks, zeros past its width; so has `norm`.
-// Dispatch (ceil(outputs / 32) folded over x and z, ceil(rows / M), 1): group = z * groups_x + x.
+// Dispatch (ceil(rows / M), ceil(outputs / 32) folded over y and z): group = z * groups_y + y. Groups with the
+// same weights run one after the other and find them in the cache.
 // Needs subgroups of exactly 8. Oracle: globe_ops::packed_linear, default body.
 
 #import packed
@@ -22,7 +23,7 @@ struct Params {
     y_stride: u32,
     first: u32, // output of the first row of this part
     flags: u32,
-    groups_x: u32,
+    groups_y: u32,
     norm_dim: f32,
     eps: f32,
 }
@@ -65,8 +66,8 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let first = ((group.z * params.groups_x + group.x) * LANES + lane) * R;
-    let x_row = group.y * M;
+    let first = ((group.z * params.groups_y + group.y) * LANES + lane) * R;
+    let x_row = group.x * M;
     let with_norm = (params.flags & NORM) != 0u;
 
     var total: array<f32, R * M>;
@@ -89,9 +90,7 @@ fn main(
                 block[r][i] = words[at + i];
             }
         }
-        for (var i = 0u; i < R * M; i++) {
-            part[i] = 0.0;
-        }
+        part = array<f32, R * M>();
         // The lane of a broadcast must be a constant, hence eight times the same two lines.
         for (var m = 0u; m < M; m++) { spread[m] = subgroupBroadcast(mine[m], 0u); }
         accumulate(0u);

@@ -127,6 +127,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
             (model.or_usage()?, format!("{} (random weights)", args.shape.name()), Some(bits))
         }
     };
+    model.set_kv(args.memory.cache_bits.0).or_usage()?;
     let load_seconds = start.elapsed().as_secs_f64();
     progress.clear();
     phases.end("load", &compute);
@@ -150,7 +151,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     Ok(Report {
         globe: env!("CARGO_PKG_VERSION"),
         adapter: compute.name.clone(),
-        kernels: format!("{:?}", compute.variant()).to_lowercase(),
+        kernels: compute.variant().name().to_owned(),
         model: name,
         bits,
         repeats: args.repeats,
@@ -181,6 +182,7 @@ fn check(
         answers: args.batch.iter().copied().max().unwrap_or(1),
         max_tokens: args.tokens,
         penalties: false,
+        kv: args.memory.cache_bits.0,
     };
     weights.plan(config, &work).check(budget.unwrap_or(u64::MAX))
 }
@@ -290,8 +292,8 @@ fn decode_report(
     dispatches: usize,
 ) -> DecodeReport {
     let cfg = &model.config().text;
-    let key_bytes =
-        2 * cfg.num_hidden_layers * cfg.n_kv_heads() * cfg.head_dim() * size_of::<f32>();
+    let words = model.kv().words(cfg.head_dim());
+    let key_bytes = 2 * cfg.num_hidden_layers * cfg.n_kv_heads() * words * size_of::<f32>();
     let keys = (args.prompt + args.tokens / 2) * rows;
     let bytes = model.bytes_per_token() + (key_bytes * keys) as u64;
     let gigabytes_per_second = bytes as f64 / seconds.median / 1e9;

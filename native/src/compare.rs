@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use globe_engine::{Cancel, CompareOptions, Comparison, Demand, LoadOptions, compare};
 use globe_model::Precision;
-use globe_ops::open_device;
+use globe_ops::{KvFormat, open_device};
 use globe_text::Prompt;
 use serde::Serialize;
 
@@ -74,17 +74,18 @@ async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail>
     let (max_tokens, max_pixels) = (args.tokens, args.max_pixels);
     let options = CompareOptions { prompt: Prompt::reason(), max_tokens, max_pixels };
     let budget = args.memory.on(&compute)?.bytes;
-    let load = async |folder: &Path, reference, taken: u64| {
+    let load = async |folder: &Path, reference, taken: u64, kv| {
         let precision = if reference { Precision::Reference } else { Precision::Stored };
         let photo = largest_photo(images);
         let budget = budget.map(|bytes| bytes.saturating_sub(taken));
-        let demand = Demand { photo, max_pixels, max_tokens, ..Demand::default() };
+        let demand = Demand { photo, max_pixels, max_tokens, kv, ..Demand::default() };
         let options = LoadOptions { precision, budget, demand };
         load_onto(&open_folder(Some(folder))?, compute.clone(), &options, args.json).await
     };
-    let a = load(&args.a, args.reference, 0).await?;
-    // The second model has what the first leaves.
-    let b = load(&args.b, false, a.model().weights().total()).await?;
+    let a = load(&args.a, args.reference, 0, KvFormat::F32).await?;
+    // The second model has what the first leaves, and the cache that was asked for.
+    let (taken, kv) = (a.model().weights().total(), args.memory.cache_bits.0);
+    let b = load(&args.b, false, taken, kv).await?;
     let progress = Progress::images(images.len(), args.json);
     let mut compared = Vec::with_capacity(images.len());
     for path in images {

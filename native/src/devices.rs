@@ -1,7 +1,7 @@
 //! `globe devices`.
 
 use anyhow::Context;
-use globe_ops::{Adapter, DeviceChoice, adapters, open_device};
+use globe_ops::{Adapter, DeviceChoice, Variant, adapters, open_device};
 use serde::Serialize;
 
 use crate::args::DevicesArgs;
@@ -29,8 +29,10 @@ struct AdapterView<'a> {
     timestamps: bool,
     /// Fewest and most invocations of a subgroup.
     subgroup_size: (u32, u32),
-    /// Kernels that multiply by packed matrices: `lanes` or `teams`.
-    linear: String,
+    /// Kernels that multiply by packed matrices.
+    linear: &'static str,
+    /// Kernels that `GLOBE_LINEAR` can ask for.
+    linear_choices: Vec<&'static str>,
 }
 
 impl<'a> From<&'a Adapter> for AdapterView<'a> {
@@ -45,7 +47,12 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             subgroups: adapter.features.subgroups,
             timestamps: adapter.features.timestamps,
             subgroup_size: adapter.subgroup_size,
-            linear: format!("{:?}", adapter.variant()).to_lowercase(),
+            linear: adapter.variant().name(),
+            linear_choices: Variant::ALL
+                .into_iter()
+                .filter(|variant| adapter.can_run(*variant))
+                .map(Variant::name)
+                .collect(),
         }
     }
 }
@@ -85,8 +92,12 @@ fn adapter(adapter: &AdapterView) -> String {
     let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     let binding = adapter.max_binding_bytes >> 20;
     format!(
-        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {} (GLOBE_LINEAR=lanes|teams forces the others, where the adapter can run them)\n",
-        adapter.name, adapter.api, adapter.driver, adapter.linear,
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n",
+        adapter.name,
+        adapter.api,
+        adapter.driver,
+        adapter.linear,
+        adapter.linear_choices.join(", "),
     )
 }
 
@@ -106,7 +117,8 @@ mod tests {
             subgroups: false,
             timestamps: true,
             subgroup_size: (8, 8),
-            linear: "teams".into(),
+            linear: "teams",
+            linear_choices: vec!["subgroups", "teams"],
         };
         let devices = Devices { adapters: vec![adapter], auto: "Some GPU" };
         let expected = "\
@@ -115,7 +127,7 @@ Some GPU
   driver    mesa 25
   features  f16, timestamps
   binding   at most 128 MiB per buffer
-  kernels   teams (GLOBE_LINEAR=lanes|teams forces the others, where the adapter can run them)
+  kernels   teams, of subgroups, teams (GLOBE_LINEAR forces one)
 --device auto takes: Some GPU
 ";
         assert_eq!(text(&devices), expected);

@@ -77,6 +77,7 @@ pub async fn load_engine(
     let compute = open_device(model.device).await.or_usage()?;
     let precision = if model.reference { Precision::Reference } else { Precision::Stored };
     let budget = model.memory.on(&compute)?.bytes;
+    let demand = Demand { kv: model.memory.cache_bits.0, ..demand };
     load_onto(folder, compute, &LoadOptions { precision, budget, demand }, quiet).await
 }
 

@@ -120,7 +120,8 @@ async fn inspect(
         return (None, problems);
     };
     let (answers, max_tokens, max_pixels) = (args.batch, args.max_tokens, args.max_pixels);
-    let demand = Demand { answers, max_tokens, max_pixels, ..Demand::default() };
+    let kv = args.memory.cache_bits.0;
+    let demand = Demand { answers, max_tokens, max_pixels, kv, ..Demand::default() };
     let plan = keep(plan(folder, false, &demand).await, &mut problems);
     let memory = plan.map(|plan| memory(plan, &demand, budget));
     (memory.map(|memory| report(&summary, template.source(), memory)), problems)

@@ -69,6 +69,7 @@ fn demand(options: &LocateOptions, largest: Option<[usize; 2]>) -> Demand {
         answers: options.batch.map_or(1, |_| options.at_once() as usize),
         max_tokens: options.max_tokens,
         penalties: options.sampling.has_penalties(),
+        ..Demand::default() // the cache is chosen with the model
     }
 }
 

@@ -6,7 +6,7 @@ mod link;
 mod program;
 
 pub use link::{LinkError, link};
-pub use program::{Program, WeightFormat};
+pub use program::{KvFormat, Program, Team, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -121,6 +121,8 @@ macro_rules! shared {
 shared! {
     "attention_tile",
     "erf",
+    "kv_f16",
+    "kv_f32",
     "packed",
     "parts_1",
     "parts_2",
@@ -131,6 +133,8 @@ shared! {
     "rows_1",
     "rows_4",
     "rows_8",
+    "team_plain",
+    "team_subgroup",
     "weights_bf16",
     "weights_f16",
     "weights_f32",

@@ -48,6 +48,59 @@ impl WeightFormat {
     }
 }
 
+/// How the cache stores keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats, two in a word.
+    F16,
+}
+
+impl KvFormat {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// 32-bit words of a head of `head_dim` numbers.
+    pub const fn words(self, head_dim: usize) -> usize {
+        match self {
+            Self::F32 => head_dim,
+            Self::F16 => head_dim / 2,
+        }
+    }
+}
+
+/// How the invocations that share a weight row add up their sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Team {
+    /// Through workgroup memory.
+    Plain,
+    /// Within subgroups first.
+    Subgroup,
+}
+
+impl Team {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Subgroup];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Subgroup => "subgroup",
+        }
+    }
+}
+
 /// Numbers of rows that share one read of the weights.
 pub const ROWS: [usize; 3] = [1, 4, 8];
 
@@ -66,11 +119,15 @@ pub struct Program {
     pub rows: Option<usize>,
     /// What `#import parts` stands for: 1 to 4.
     pub parts: Option<usize>,
+    /// What `#import kv` stands for.
+    pub kv: Option<KvFormat>,
+    /// What `#import team` stands for.
+    pub team: Option<Team>,
 }
 
 impl From<Kernel> for Program {
     fn from(kernel: Kernel) -> Self {
-        Self { kernel, weights: None, rows: None, parts: None }
+        Self { kernel, weights: None, rows: None, parts: None, kv: None, team: None }
     }
 }
 
@@ -78,24 +135,12 @@ impl Program {
     /// Every program there is.
     pub fn all() -> Vec<Self> {
         let choices = |kernel: Kernel| {
-            let numbers = |name: &str, of: &[usize]| -> Vec<Option<usize>> {
-                match kernel.imports(name) {
-                    true => of.iter().copied().map(Some).collect(),
-                    false => vec![None],
-                }
-            };
-            let weights: Vec<_> = match kernel.imports("weights") {
-                true => WeightFormat::ALL.into_iter().map(Some).collect(),
-                false => vec![None],
-            };
-            let (rows, parts) = (numbers("rows", &ROWS), numbers("parts", &PARTS));
-            let mut programs = Vec::new();
-            for weights in weights {
-                for &rows in &rows {
-                    let with = |&parts: &Option<usize>| Self { kernel, weights, rows, parts };
-                    programs.extend(parts.iter().map(with));
-                }
-            }
+            let mut programs = vec![Self::from(kernel)];
+            kernel.choose("weights", &WeightFormat::ALL, &mut programs, |p, x| p.weights = Some(x));
+            kernel.choose("rows", &ROWS, &mut programs, |p, x| p.rows = Some(x));
+            kernel.choose("parts", &PARTS, &mut programs, |p, x| p.parts = Some(x));
+            kernel.choose("kv", &KvFormat::ALL, &mut programs, |p, x| p.kv = Some(x));
+            kernel.choose("team", &Team::ALL, &mut programs, |p, x| p.team = Some(x));
             programs
         };
         Kernel::ALL.iter().copied().flat_map(choices).collect()
@@ -103,10 +148,15 @@ impl Program {
 
     /// The name of the file, then the choices.
     pub fn name(&self) -> String {
-        let weights = self.weights.map_or(String::new(), |w| format!("_{}", w.name()));
-        let rows = self.rows.map_or(String::new(), |n| format!("_{n}"));
-        let parts = self.parts.map_or(String::new(), |n| format!("_{n}"));
-        format!("{}{weights}{rows}{parts}", self.kernel.name())
+        let choices = [
+            self.weights.map(|w| w.name().to_owned()),
+            self.rows.map(|n| n.to_string()),
+            self.parts.map(|n| n.to_string()),
+            self.kv.map(|kv| format!("kv_{}", kv.name())),
+            self.team.map(|team| team.name().to_owned()),
+        ];
+        let choices = choices.into_iter().flatten().map(|choice| format!("_{choice}"));
+        choices.fold(self.kernel.name().to_owned(), |name, choice| name + &choice)
     }
 
     /// The complete WGSL text.
@@ -119,27 +169,42 @@ impl Program {
             known.map_or("", |(_, text)| *text)
         };
         let mut shared = SHARED.to_vec();
-        if let Some(weights) = self.weights {
-            shared.push(("weights", file(&format!("weights_{}", weights.name()))));
-        }
-        if let Some(rows) = self.rows {
-            shared.push(("rows", file(&format!("rows_{rows}"))));
-        }
-        if let Some(parts) = self.parts {
-            shared.push(("parts", file(&format!("parts_{parts}"))));
-        }
+        let mut stand_in = |import, name: Option<String>| {
+            shared.extend(name.map(|name| (import, file(&format!("{import}_{name}")))));
+        };
+        stand_in("weights", self.weights.map(|w| w.name().to_owned()));
+        stand_in("rows", self.rows.map(|n| n.to_string()));
+        stand_in("parts", self.parts.map(|n| n.to_string()));
+        stand_in("kv", self.kv.map(|kv| kv.name().to_owned()));
+        stand_in("team", self.team.map(|team| team.name().to_owned()));
         let linked = link(self.kernel.file(), &shared);
         linked.unwrap_or_else(|e| panic!("{}: {e}", self.name()))
+    }
+
+    /// Whether it runs only where shaders have subgroups.
+    pub fn needs_subgroups(&self) -> bool {
+        self.kernel == Kernel::PackedLinearLanes || self.team == Some(Team::Subgroup)
     }
 }
 
 impl Kernel {
-    /// Whether it can run only where subgroups are exactly this wide.
-    pub const fn subgroup_size(self) -> Option<u32> {
-        match self {
-            Self::PackedLinearLanes => Some(8),
-            _ => None,
+    /// Replaces every program by one for each option, if the kernel has that import.
+    fn choose<T: Copy>(
+        self,
+        import: &str,
+        options: &[T],
+        programs: &mut Vec<Program>,
+        set: impl Fn(&mut Program, T),
+    ) {
+        if !self.imports(import) {
+            return;
         }
+        let with = |program: Program| options.iter().map(move |option| (program, *option));
+        let all = programs.drain(..).flat_map(with).collect::<Vec<_>>();
+        programs.extend(all.into_iter().map(|(mut program, option)| {
+            set(&mut program, option);
+            program
+        }));
     }
 
     fn imports(self, name: &str) -> bool {

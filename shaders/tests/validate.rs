@@ -18,7 +18,7 @@ fn check(program: Program) -> Vec<String> {
     let mut faults = Vec::new();
     // unpack2x16float is part of WebGPU; naga counts it as an ability of its own.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if program.kernel.subgroup_size().is_some() {
+    if program.needs_subgroups() {
         capabilities |= Capabilities::SUBGROUP;
     }
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);

@@ -1,5 +1,8 @@
-use globe_ops::{Device, Tensor, attention, attention_with_lse};
-use globe_tests::{check_op, gpu, indices, random_tensor, values};
+use globe_ops::{Device, Tensor, attention, attention_with_lse, tensor_f32};
+use globe_tests::{
+    assert_close, check_op, gpu, indices, oracle, pack_halves, random, random_tensor, round_halves,
+    values,
+};
 
 use crate::SUM_TOL;
 
@@ -132,7 +135,7 @@ fn a_packed_answer_equals_the_answer_alone() {
         let alone = attention(q, k, v, ranges, (head_dim as f32).powf(-0.5)).unwrap();
         let alone = values(alone.slice(prefix..prefix + len));
         let got = values(packed.clone().slice(start..start + len));
-        globe_tests::assert_close(&format!("answer at {start}"), &got, &alone, SUM_TOL);
+        assert_close(&format!("answer at {start}"), &got, &alone, SUM_TOL);
         start += len;
     }
 }
@@ -161,4 +164,27 @@ fn scores_beyond_the_range_of_exp_do_not_overflow() {
         let ranges: Vec<[i32; 2]> = vec![[0, 70]; 5];
         attention(q, k, v, indices(ranges.as_flattened(), [5, 2], device), 1.0).unwrap()
     });
+}
+
+/// With 16-bit keys, what the oracle finds for keys that were rounded so.
+#[test]
+fn keys_of_16_bits_are_read_as_such() {
+    let (tokens, n_heads, shape) = (37, 6, [50, 2, 20]);
+    let keys = random(shape.iter().product(), 2);
+    let ranges: Vec<i32> = causal(13, tokens).concat();
+    let run = |k: Tensor<3>, device: &Device| {
+        let q = random_tensor([tokens, n_heads, shape[2]], 1, device);
+        let ranges = indices(&ranges, [tokens, 2], device);
+        values(attention(q, k.clone(), k, ranges, 0.3).unwrap())
+    };
+    let rounded = tensor_f32(round_halves(&keys), shape, &oracle());
+    let packed = pack_halves(&keys, shape, &gpu().device);
+    let expected = run(rounded, &oracle());
+    assert_close("attention, 16 bits", &run(packed, &gpu().device), &expected, SUM_TOL);
+    // The CPU path has no such keys, and heads must be whole words.
+    for (head_dim, device) in [(20, &oracle()), (18, &gpu().device)] {
+        let k: Tensor<3> = random_tensor([4, 2, head_dim / 2], 1, device);
+        let q = random_tensor([1, 2, head_dim], 1, device);
+        assert!(attention(q, k.clone(), k, indices(&[0, 1], [1, 2], device), 1.0).is_err());
+    }
 }

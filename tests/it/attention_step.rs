@@ -1,5 +1,8 @@
-use globe_ops::{StepAttention, attention_step};
-use globe_tests::{check_op, indices, random_tensor};
+use globe_ops::{Device, StepAttention, Tensor, attention_step, tensor_f32};
+use globe_tests::{
+    assert_close, check_op, gpu, indices, oracle, pack_halves, random, random_tensor, round_halves,
+    values,
+};
 
 use crate::SUM_TOL;
 
@@ -47,4 +50,24 @@ fn matches_the_oracle() {
             check(&Case { rows, n_heads, n_kv_heads, head_dim, prefix, tail, window });
         }
     }
+}
+
+/// With 16-bit keys, what the oracle finds for keys that were rounded so.
+#[test]
+fn keys_of_16_bits_are_read_as_such() {
+    let (rows, n_heads, n_kv_heads, head_dim, prefix, tail) = (3, 14, 2, 64, 70, 9);
+    let slots = prefix + rows * tail;
+    let places: Vec<i32> = (0..rows)
+        .flat_map(|row| [prefix, prefix + row * tail, row + 5, 0].map(|n| n as i32))
+        .collect();
+    let plan = StepAttention { scale: 0.125, window: None, max_keys: prefix + tail };
+    let shape = [slots, n_kv_heads, head_dim];
+    let keys = random(shape.iter().product(), 2);
+    let run = |k: Tensor<3>, device: &Device| {
+        let q = random_tensor([rows, n_heads, head_dim], 1, device);
+        values(attention_step(q, k.clone(), k, &indices(&places, [rows, 4], device), plan).unwrap())
+    };
+    let expected = run(tensor_f32(round_halves(&keys), shape, &oracle()), &oracle());
+    let got = run(pack_halves(&keys, shape, &gpu().device), &gpu().device);
+    assert_close("attention_step, 16 bits", &got, &expected, SUM_TOL);
 }

@@ -31,7 +31,7 @@ fn product(case: &Case, format: WeightFormat, compute: &Compute) -> Vec<f32> {
 
 fn check(case: &Case, format: WeightFormat) {
     let expected = product(case, format, &Compute::cpu());
-    for variant in variants() {
+    for &variant in variants() {
         let compute = gpu().clone().with_variant(variant);
         let what = format!(
             "packed_linear {format:?} {variant:?} {}x{} to {}, norm {} swiglu {}",
@@ -89,7 +89,7 @@ fn a_matrix_in_parts_is_one_matrix() {
     let (rows, cols, outputs) = (3, 64, 100);
     let weights = random(outputs * cols, 2);
     let x = |compute: &Compute| random_tensor([rows, cols], 1, &compute.device);
-    for variant in variants() {
+    for &variant in variants() {
         let compute = gpu().clone().with_variant(variant);
         let whole = packed(&weights, outputs, cols, WeightFormat::Q8, &compute);
         let parts = globe_tests::packed_in_parts(&weights, 34, cols, WeightFormat::Q8, &compute);

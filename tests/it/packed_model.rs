@@ -1,9 +1,11 @@
 //! Quantized models: kernels against their own dequantized weights, and what quantization costs.
 
-use globe_engine::{Cancel, CompareOptions, Engine, Event, Generation, Sampling, compare};
+use globe_engine::{
+    Cancel, CompareOptions, Demand, Engine, Event, Generation, LoadOptions, Sampling, compare,
+};
 use globe_format::Folder;
 use globe_model::{Batch, Precision};
-use globe_ops::{Compute, SampleOptions};
+use globe_ops::{Compute, KvFormat, SampleOptions};
 use globe_tests::{GOLDENS, Golden, assert_close, gpu, variants};
 use pollster::block_on;
 use tempfile::TempDir;
@@ -45,7 +47,7 @@ fn the_kernels_add_no_error_of_their_own() {
         let (expected, ids) = answer(&load(&folder, &Compute::cpu(), Precision::Stored), &golden);
         let scale = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let scaled = |x: &[f32]| x.iter().map(|x| x / scale).collect::<Vec<_>>();
-        for variant in variants() {
+        for &variant in variants() {
             let compute = gpu().clone().with_variant(variant);
             let what = format!("{name} in {bits} bits by {variant:?}");
             let got = answer(&load(&folder, &compute, Precision::Stored), &golden);
@@ -126,4 +128,33 @@ fn a_step_is_few_dispatches_and_answers_do_not_depend_on_each_other() {
         )
         .is_err()
     );
+}
+
+/// Half the bytes for keys and values, and logits that are close; a typed error on the CPU path and with
+/// the reference kernels.
+#[test]
+fn a_cache_of_16_bits_is_half_as_large_and_close() {
+    let golden = Golden::open("head128");
+    let load = |compute: &Compute, precision, kv| {
+        let demand = Demand { kv, ..Demand::default() };
+        let options = LoadOptions { precision, demand, ..LoadOptions::default() };
+        let (folder, compute) = (&golden.folder, compute.clone());
+        block_on(Engine::load_with(folder, compute, &options, &mut |_, _| {}))
+    };
+    let [full, half] =
+        [KvFormat::F32, KvFormat::F16].map(|kv| load(gpu(), Precision::Stored, kv).unwrap());
+    let prepared = full.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let angles = 4 * (prepared.ids.len() + 20) * full.model().config().text.head_dim();
+    let keys = |engine: &Engine| engine.plan(&prepared, 20, false, 4).cache - angles as u64;
+    assert_eq!(2 * keys(&half), keys(&full));
+
+    let (expected, got) = (answer(&full, &golden).0, answer(&half, &golden).0);
+    assert_ne!(got, expected);
+    assert_close("logits", &got, &expected, 2e-3);
+
+    for (compute, precision) in
+        [(&Compute::cpu(), Precision::Stored), (gpu(), Precision::Reference)]
+    {
+        assert!(load(compute, precision, KvFormat::F16).is_err());
+    }
 }

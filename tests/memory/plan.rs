@@ -64,7 +64,14 @@ fn a_whole_answer_stays_within_its_plan() {
     let compute = gpu();
     for (bits, side, prompt, answers, max_tokens) in [(4, 32, 700, 4, 60), (8, 16, 150, 9, 300)] {
         let planned = WeightPlan::random(&config(), bits, 8).unwrap();
-        let work = Workload { patches: side * side, prompt, answers, max_tokens, penalties: true };
+        let work = Workload {
+            patches: side * side,
+            prompt,
+            answers,
+            max_tokens,
+            penalties: true,
+            ..Workload::default()
+        };
         let planned = planned.plan(&config(), &work);
         compute.free_unused().unwrap();
         let before = compute.memory().reserved;

@@ -54,6 +54,26 @@ pub fn random_tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Devi
     tensor_f32(random(shape.iter().product(), seed), shape, device)
 }
 
+/// The nearest 16-bit floats.
+pub fn round_halves(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| half::f16::from_f32(*x).to_f32()).collect()
+}
+
+/// The same, two in the bits of each number: `shape` with half its last axis.
+pub fn pack_halves(values: &[f32], shape: [usize; 3], device: &Device) -> Tensor<3> {
+    let bits = |x: &f32| u32::from(half::f16::from_f32(*x).to_bits());
+    let words = values.chunks(2).map(|pair| f32::from_bits(bits(&pair[0]) | bits(&pair[1]) << 16));
+    let [slots, heads, width] = shape;
+    tensor_f32(words.collect(), [slots, heads, width / 2], device)
+}
+
+/// What [`pack_halves`] packed.
+pub fn unpack_halves(words: &[f32]) -> Vec<f32> {
+    let halves =
+        words.iter().flat_map(|word| [word.to_bits() as u16, (word.to_bits() >> 16) as u16]);
+    halves.map(|bits| half::f16::from_bits(bits).to_f32()).collect()
+}
+
 /// An index tensor.
 pub fn indices<const D: usize>(
     values: &[i32],
@@ -113,11 +133,8 @@ pub fn has_hardware_gpu() -> bool {
 }
 
 /// Every choice of kernels for packed matrices that the adapter can run.
-pub fn variants() -> Vec<Variant> {
-    match gpu().variant() {
-        Variant::Lanes => vec![Variant::Lanes, Variant::Teams],
-        Variant::Teams => vec![Variant::Teams],
-    }
+pub fn variants() -> &'static [Variant] {
+    gpu().variants()
 }
 
 /// A packed matrix of `values: [rows, cols]`, as near to them as the format allows.

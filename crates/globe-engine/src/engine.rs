@@ -153,7 +153,8 @@ impl Engine {
             let dense = *precision == Precision::Reference || !compute.is_gpu();
             plan_with(files, &config, &reader, dense, demand).await?.check(budget)?;
         }
-        let model = Model::load(files, config, &compute, *precision, progress).await?;
+        let mut model = Model::load(files, config, &compute, *precision, progress).await?;
+        model.set_kv(demand.kv)?;
         Ok(Self { model, reader, stop, compute, budget: *budget })
     }
 

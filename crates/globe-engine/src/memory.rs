@@ -3,6 +3,7 @@
 use globe_format::Files;
 use globe_image::PreprocessorConfig;
 use globe_model::{Config, ImageGrid, MemoryPlan, Precision, WeightPlan, Workload};
+use globe_ops::KvFormat;
 use globe_text::{ChatTemplate, Prompt, Tokenizer};
 
 use crate::engine::{Reader, load_preprocessor};
@@ -29,6 +30,8 @@ pub struct Demand {
     pub max_tokens: usize,
     /// Whether tokens seen before count.
     pub penalties: bool,
+    /// How keys and values are stored.
+    pub kv: KvFormat,
 }
 
 impl Default for Demand {
@@ -42,6 +45,7 @@ impl Default for Demand {
             answers: 1,
             max_tokens: 512,
             penalties: false,
+            kv: KvFormat::F32,
         }
     }
 }
@@ -79,6 +83,7 @@ pub(crate) async fn plan_with<F: Files>(
         answers: demand.answers,
         max_tokens: demand.max_tokens,
         penalties: demand.penalties,
+        kv: demand.kv,
     };
     Ok(WeightPlan::of_folder(files, config, dense).await?.plan(config, &work))
 }
@@ -113,6 +118,7 @@ impl Engine {
             answers,
             max_tokens,
             penalties,
+            kv: self.model.kv(),
         };
         self.model.weights().plan(self.model.config(), &work)
     }

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens seen so far, in buffers of fixed size.
 
-use globe_ops::{Device, Int, Tensor, rotary_split, tensor_i32, zeros};
+use globe_ops::{Device, Int, KvFormat, Tensor, rotary_split, tensor_i32, zeros};
 
 use crate::{Error, Result};
 
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Slots hold a prompt first. What follows belongs to one answer, or to several that share the
 /// prompt, each with a tail of its own.
 pub struct Cache {
-    layers: Vec<[Option<Tensor<3>>; 2]>, // keys and values, [slots, n_kv_heads, head_dim]
+    layers: Vec<[Option<Tensor<3>>; 2]>, // keys and values, [slots, n_kv_heads, words]
     rotary_table: Tensor<2>,
     /// What to add to a token's index to get its rotary position.
     pub(crate) rope_delta: i32,
@@ -38,12 +38,13 @@ impl Cache {
     pub(crate) fn new(
         n_layers: usize,
         heads: &Heads,
+        kv: KvFormat,
         slots: usize,
         capacity: usize,
         rotary_table: Tensor<2>,
     ) -> Self {
         let device = rotary_table.device();
-        let buffer = || Some(zeros([slots, heads.n_kv_heads, heads.head_dim], &device));
+        let buffer = || Some(zeros([slots, heads.n_kv_heads, kv.words(heads.head_dim)], &device));
         let layers = (0..n_layers).map(|_| [buffer(), buffer()]).collect();
         Self { layers, rotary_table, rope_delta: 0, len: 0, slots, capacity }
     }

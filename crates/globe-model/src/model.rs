@@ -2,7 +2,7 @@
 
 use globe_format::packed::{Packed, TensorSpec, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
-use globe_ops::{BatchState, Compute, Int, SampleOptions, Tensor};
+use globe_ops::{BatchState, Compute, Int, KvFormat, SampleOptions, Tensor};
 
 use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
@@ -176,6 +176,24 @@ impl Model {
     pub fn weights(&self) -> WeightPlan {
         match self {
             Self::Qwen2_5Vl(model) => model.weights(),
+        }
+    }
+
+    /// How caches made from now on store keys and values: 16 bits halve them, and change tokens a little.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] for 16 bits on the CPU path, with the reference kernels, or with heads that are no
+    /// multiple of 4.
+    pub fn set_kv(&mut self, kv: KvFormat) -> Result<()> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.set_kv(kv),
+        }
+    }
+
+    /// How caches store keys and values.
+    pub fn kv(&self) -> KvFormat {
+        match self {
+            Self::Qwen2_5Vl(model) => model.kv(),
         }
     }
 

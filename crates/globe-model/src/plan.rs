@@ -6,7 +6,7 @@
 
 use globe_format::packed::{Class, MANIFEST_FILE, Manifest, TensorSpec};
 use globe_format::{Files, Source, read_file};
-use globe_ops::{BLOCK, PackedMatrix, WeightFormat, step_scratch_bytes};
+use globe_ops::{BLOCK, KvFormat, PackedMatrix, WeightFormat, step_scratch_bytes};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ pub struct Workload {
     pub max_tokens: usize,
     /// Whether tokens seen before count, which keeps a word per token of the vocabulary and answer.
     pub penalties: bool,
+    /// How keys and values are stored.
+    pub kv: KvFormat,
 }
 
 /// Bytes by part. With P patches, I = P / merge² image tokens, T tokens of the prompt, R answers of
@@ -58,7 +60,7 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// The vision tower's share of them.
     pub vision_weights: u64,
-    /// Keys and values, `4 · 2 · layers · K · (T + R·N)`, and the table of angles.
+    /// Keys and values, `4 · 2 · layers · K · (T + R·N)`, half of it in 16 bits, and the table of angles.
     pub cache: u64,
     /// Features of the photos, `4 · I · H`.
     pub features: u64,
@@ -205,7 +207,7 @@ impl WeightPlan {
         let image_tokens = work.patches / vision.merge_area().max(1);
         let features = F32 * product([image_tokens, text.hidden_size]);
         let slots = work.prompt as u64 + product([work.answers, work.max_tokens]);
-        let keys = F32 * slots * product([text.n_kv_heads(), text.head_dim()]);
+        let keys = F32 * slots * product([text.n_kv_heads(), work.kv.words(text.head_dim())]);
         let angles = F32 * product([work.prompt + work.max_tokens, text.head_dim()]);
         let largest = self.largest.max(keys).max(features).max(largest_activation(config, work));
         MemoryPlan {

@@ -10,8 +10,9 @@ mod vision_training;
 
 use globe_format::Source;
 use globe_ops::{
-    BatchState, Compute, Device, Int, SampleOptions, StepAttention, Tensor, advance, attention,
-    attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_i32, zeros,
+    BatchState, Compute, Device, Int, KvFormat, SampleOptions, StepAttention, Tensor, advance,
+    attention, attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_i32,
+    zeros,
 };
 
 use crate::cache::{Heads, Place};
@@ -50,6 +51,7 @@ pub struct Qwen2_5Vl {
     config: Config,
     device: Device,
     can_batch: bool,
+    kv: KvFormat,
     heads: Heads,
     weights: WeightPlan,
     visual: Option<VisionTower>,
@@ -92,7 +94,8 @@ impl Qwen2_5Vl {
         let can_batch = w.is_packed() && heads.head_dim.is_multiple_of(4);
         let device = compute.device.clone();
         let (weights, visual) = (w.plan(), Some(visual));
-        Ok(Self { config, device, can_batch, heads, weights, visual, model, lm_head })
+        let kv = KvFormat::F32;
+        Ok(Self { config, device, can_batch, kv, heads, weights, visual, model, lm_head })
     }
 
     /// The configuration.
@@ -132,7 +135,22 @@ impl Qwen2_5Vl {
         // An image spans at least as many tokens as positions, so none lies past the capacity.
         let table = rotary_table(capacity, head_dim / 2, head_dim, cfg.rope_theta(), &self.device);
         let slots = prompt + rows * tail;
-        Cache::new(cfg.num_hidden_layers, &self.heads, slots, capacity, table)
+        Cache::new(cfg.num_hidden_layers, &self.heads, self.kv, slots, capacity, table)
+    }
+
+    /// How caches made from now on store keys and values.
+    pub(crate) fn set_kv(&mut self, kv: KvFormat) -> Result<()> {
+        if kv == KvFormat::F16 && !self.can_batch {
+            let reason = "16-bit keys need the fast kernels and heads of whole quads; leave the cache at 32 bits";
+            return Err(globe_ops::Error::Device { reason: reason.into() }.into());
+        }
+        self.kv = kv;
+        Ok(())
+    }
+
+    /// How caches store keys and values.
+    pub(crate) fn kv(&self) -> KvFormat {
+        self.kv
     }
 
     /// Bytes of weights that a step reads.

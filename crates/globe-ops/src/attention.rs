@@ -4,9 +4,10 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, IntDType, Tensor};
-use globe_shaders::{Kernel, Program};
+use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
+use crate::kv::kv_format;
 use crate::launch::{contiguous, launch, output, words};
 use crate::shapes::{expect, supported};
 
@@ -22,6 +23,7 @@ const QUADS_PER_PART: usize = 8;
 /// What the op needs besides tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionPlan {
+    pub(crate) kv: KvFormat,
     pub(crate) prefix: usize,
     pub(crate) scale: f32,
 }
@@ -154,10 +156,10 @@ impl AttentionOps for CubeBackend {
         let (group, quads) = (n_heads / n_kv_heads, head_dim / 4);
         let y = output(&q, [tokens, n_heads, head_dim], DType::F32);
         let lse = output(&q, [tokens, n_heads], DType::F32);
-        let AttentionPlan { prefix, scale } = plan;
+        let AttentionPlan { kv, prefix, scale } = plan;
         let params = words![tokens, n_kv_heads, group, quads, keys, prefix, scale];
         let groups = [((tokens * group) as u32).div_ceil(TILE), n_kv_heads as u32, 1];
-        let program = tiled(Kernel::Attention, head_dim);
+        let program = Program { kv: Some(kv), ..tiled(Kernel::Attention, head_dim) };
         launch(program, &[&q, &k, &v, &ranges, &y, &lse], &params, groups);
         (y, lse)
     }
@@ -172,21 +174,20 @@ pub(crate) fn tiled(kernel: Kernel, head_dim: usize) -> Program {
 /// Errors unless the shapes fit together; see [`attention_with_lse`].
 pub(crate) fn check_shapes(
     op: &'static str,
-    q: [usize; 3],
-    k: [usize; 3],
-    v: [usize; 3],
+    q: &Tensor<3>,
+    k: &Tensor<3>,
+    v: &Tensor<3>,
     ranges: [usize; 2],
-) -> Result<()> {
-    let ([tokens, n_heads, head_dim], [keys, n_kv_heads, _]) = (q, k);
+) -> Result<KvFormat> {
+    let ([tokens, n_heads, head_dim], [keys, n_kv_heads, _]) = (q.dims(), k.dims());
     let fits = (1..=MAX_HEAD_DIM).contains(&head_dim);
     supported(op, "head_dim", head_dim, "1 to 128", fits)?;
     let divides = n_kv_heads > 0 && n_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
     supported(op, "n_heads", n_heads, "a multiple of the key heads", divides)?;
     supported(op, "tokens", tokens, "at least 1", tokens > 0)?;
     supported(op, "keys", keys, "at least 1", keys > 0)?;
-    expect(op, "k", k, [keys, n_kv_heads, head_dim])?;
-    expect(op, "v", v, [keys, n_kv_heads, head_dim])?;
-    expect(op, "ranges", ranges, [tokens, 2])
+    expect(op, "ranges", ranges, [tokens, 2])?;
+    kv_format(op, head_dim, k, v)
 }
 
 /// Heads with zeros up to a multiple of 4, which change no score: the kernels read quads.
@@ -205,7 +206,8 @@ pub(crate) fn whole_quads(x: Tensor<3>) -> Tensor<3> {
 ///
 /// `q: [tokens, n_heads, head_dim]`, `k, v: [keys, n_kv_heads, head_dim]`, `ranges: [tokens, 2]`;
 /// query head `h` reads key head `h / (n_heads / n_kv_heads)`. Returns the shape of `q`; a token
-/// with an empty range gives zeros. `head_dim` is at most [`MAX_HEAD_DIM`].
+/// with an empty range gives zeros. `head_dim` is at most [`MAX_HEAD_DIM`]. On an adapter `k` and `v` may be
+/// half as wide, with two f16 in the bits of each number.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Unsupported`] if sizes do not fit.
@@ -236,10 +238,11 @@ pub fn attention_with_lse(
     prefix: usize,
     scale: f32,
 ) -> Result<(Tensor<3>, Tensor<2>)> {
-    check_shapes("attention", q.dims(), k.dims(), v.dims(), ranges.dims())?;
+    let kv = check_shapes("attention", &q, &k, &v, ranges.dims())?;
     let [tokens, n_heads, head_dim] = q.dims();
-    let [q, k, v] = [q, k, v].map(|x| whole_quads(x).into_dispatch());
-    let plan = AttentionPlan { prefix, scale };
+    let whole = |x: Tensor<3>| if kv == KvFormat::F32 { whole_quads(x) } else { x };
+    let [q, k, v] = [whole_quads(q), whole(k), whole(v)].map(Tensor::into_dispatch);
+    let plan = AttentionPlan { kv, prefix, scale };
     let (y, lse) = Dispatch::attention(q, k, v, ranges.clone().into_dispatch(), plan);
     let y = Tensor::from_dispatch(y);
     let y = match head_dim.is_multiple_of(4) {

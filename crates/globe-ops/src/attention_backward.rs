@@ -4,14 +4,14 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, FloatDType, Int, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, KvFormat};
 
 use crate::Result;
 use crate::attention::{
     AttentionPlan, MAX_SCORES, TILE, check_shapes, key_mask, tiled, whole_quads,
 };
 use crate::launch::{contiguous, element_groups, launch, output, words};
-use crate::shapes::expect;
+use crate::shapes::{expect, supported};
 
 /// The op on backend primitives.
 #[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
@@ -127,7 +127,7 @@ impl AttentionBackwardOps for CubeBackend {
         let tensors = [&y, &dy, &lse, &ranges, &stats];
         launch(Kernel::AttentionBackwardStats, &tensors, &params, groups);
 
-        let AttentionPlan { prefix, scale } = plan;
+        let AttentionPlan { prefix, scale, .. } = plan;
         let params = words![tokens, n_kv_heads, group, quads, keys, prefix, scale];
         let tiles = |rows: usize| [(rows as u32).div_ceil(TILE), n_kv_heads as u32, 1];
         let program = tiled(Kernel::AttentionBackwardDq, head_dim);
@@ -176,7 +176,8 @@ pub fn attention_backward(
 ) -> Result<(Tensor<3>, Tensor<3>, Tensor<3>)> {
     let op = "attention_backward";
     let SavedAttention { q, k, v, y, lse, ranges, prefix, scale } = saved;
-    check_shapes(op, q.dims(), k.dims(), v.dims(), ranges.dims())?;
+    let kv = check_shapes(op, &q, &k, &v, ranges.dims())?;
+    supported(op, "bits of keys", 16, "32", kv == KvFormat::F32)?;
     let ([tokens, n_heads, head_dim], [keys, n_kv_heads, _]) = (q.dims(), k.dims());
     expect(op, "y", y.dims(), q.dims())?;
     expect(op, "dy", dy.dims(), q.dims())?;
@@ -186,7 +187,7 @@ pub fn attention_backward(
     let [q, k, v, y, dy] = [q, k, v, y, dy].map(|x| whole_quads(x).into_dispatch());
     let (lse, ranges) = (lse.into_dispatch(), ranges.into_dispatch());
     let key_ranges = key_ranges.clone().into_dispatch();
-    let plan = AttentionPlan { prefix, scale };
+    let plan = AttentionPlan { kv, prefix, scale };
     let (dq, dk, dv) = Dispatch::attention_backward(q, k, v, y, lse, dy, ranges, key_ranges, plan);
     let narrow = |x, rows: usize, heads: usize| {
         let x = Tensor::<3>::from_dispatch(x);

@@ -4,10 +4,11 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Dispatch, TensorMetadata, backend_extension, get_device_settings};
 use burn::tensor::{DType, Int, IntDType, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
 use crate::attention::{AttentionOps, MAX_HEAD_DIM, attend};
+use crate::kv::kv_format;
 use crate::launch::{contiguous, launch, output, words};
 use crate::shapes::{expect, supported};
 
@@ -37,6 +38,7 @@ pub trait AttentionStepOps: AttentionOps {
         v: FloatTensor<Self>,
         places: IntTensor<Self>,
         plan: StepAttention,
+        _kv: KvFormat,
     ) -> FloatTensor<Self> {
         let [rows, _, _] = q.shape().dims();
         let [slots, _, _] = k.shape().dims();
@@ -89,6 +91,7 @@ impl AttentionStepOps for CubeBackend {
         v: FloatTensor<Self>,
         places: IntTensor<Self>,
         plan: StepAttention,
+        kv: KvFormat,
     ) -> FloatTensor<Self> {
         let [q, k, v, places] = contiguous([q, k, v, places]);
         let [rows, n_heads, head_dim] = q.shape().dims();
@@ -101,7 +104,8 @@ impl AttentionStepOps for CubeBackend {
         let window = plan.window.unwrap_or(0);
         let params = words![n_kv_heads, group, quads, chunks, window, teams, plan.scale];
         let groups = [chunks as u32, (n_kv_heads * teams) as u32, rows as u32];
-        launch(Kernel::AttentionSplit, &[&q, &k, &v, &places, &sums, &stats], &params, groups);
+        let split = Program { kv: Some(kv), ..Kernel::AttentionSplit.into() };
+        launch(split, &[&q, &k, &v, &places, &sums, &stats], &params, groups);
         let params = words![n_heads, quads, chunks];
         let groups = [n_heads as u32, rows as u32, 1];
         launch(Kernel::AttentionMerge, &[&sums, &stats, &places, &y], &params, groups);
@@ -121,7 +125,8 @@ pub fn step_scratch_bytes(rows: usize, n_heads: usize, head_dim: usize, max_keys
 ///
 /// `q: [rows, n_heads, head_dim]`, `k, v: [slots, n_kv_heads, head_dim]`, `places: [rows, 4]` of
 /// prefix, first slot of the tail, length of the tail, and a position that is not read here.
-/// `head_dim` is a multiple of 4, at most [`MAX_HEAD_DIM`]. Returns the shape of `q`.
+/// `head_dim` is a multiple of 4, at most [`MAX_HEAD_DIM`]. Returns the shape of `q`. Of 16-bit keys as
+/// in [`crate::attention`].
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Unsupported`] if sizes do not fit.
@@ -133,15 +138,14 @@ pub fn attention_step(
     plan: StepAttention,
 ) -> Result<Tensor<3>> {
     let op = "attention_step";
-    let ([rows, n_heads, head_dim], [slots, n_kv_heads, _]) = (q.dims(), k.dims());
+    let ([rows, n_heads, head_dim], [_, n_kv_heads, _]) = (q.dims(), k.dims());
     let fits = head_dim.is_multiple_of(4) && (4..=MAX_HEAD_DIM).contains(&head_dim);
     supported(op, "head_dim", head_dim, "a multiple of 4, at most 128", fits)?;
     let divides = n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
     supported(op, "n_heads", n_heads, "a multiple of the key heads", divides)?;
-    expect(op, "k", k.dims(), [slots, n_kv_heads, head_dim])?;
-    expect(op, "v", v.dims(), [slots, n_kv_heads, head_dim])?;
+    let kv = kv_format(op, head_dim, &k, &v)?;
     expect(op, "places", places.dims(), [rows, 4])?;
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     let places = places.clone().into_dispatch();
-    Ok(Tensor::from_dispatch(Dispatch::attention_step(q, k, v, places, plan)))
+    Ok(Tensor::from_dispatch(Dispatch::attention_step(q, k, v, places, plan, kv)))
 }

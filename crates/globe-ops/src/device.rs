@@ -2,12 +2,13 @@
 
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{Device, DeviceKind, Int, Tensor};
+use globe_shaders::Team;
 
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
 pub const TASKS_MAX: usize = 1024;
-/// Environment variable that forces the kernels of packed matrices: `lanes` or `teams`.
+/// Environment variable that forces the kernels of packed matrices: `lanes`, `subgroups` or `teams`.
 const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 
 /// Which kernels multiply by packed matrices.
@@ -15,21 +16,38 @@ const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 pub enum Variant {
     /// A weight row per lane, inputs broadcast within the subgroup: fastest on software adapters.
     Lanes,
-    /// 32 lanes walk a weight row together, tiles for many rows: for GPUs, and runs everywhere.
+    /// 32 lanes walk a weight row together and add up within subgroups, tiles for many rows: for GPUs.
+    Subgroups,
+    /// The same through workgroup memory: runs everywhere.
     Teams,
 }
 
 impl Variant {
+    /// Every variant.
+    pub const ALL: [Self; 3] = [Self::Lanes, Self::Subgroups, Self::Teams];
+
+    /// Its name, as in `GLOBE_LINEAR`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lanes => "lanes",
+            Self::Subgroups => "subgroups",
+            Self::Teams => "teams",
+        }
+    }
+
     /// What suits the adapter, unless the environment asks for another that it can run.
     fn choose(adapter: &Adapter) -> Self {
-        let can_run_lanes = adapter.features.subgroups && adapter.subgroup_size == (8, 8);
         let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
-        match wanted.as_str() {
-            "teams" => Self::Teams,
-            "lanes" if can_run_lanes => Self::Lanes,
-            _ if can_run_lanes && adapter.software => Self::Lanes,
-            _ => Self::Teams,
-        }
+        let can_run = |variant: &Self| adapter.can_run(*variant);
+        let asked = Self::ALL.into_iter().filter(can_run).find(|v| v.name() == wanted);
+        let suits = |variant: &Self| *variant != Self::Lanes || adapter.software;
+        let best = Self::ALL.into_iter().filter(can_run).find(suits);
+        asked.or(best).unwrap_or(Self::Teams)
+    }
+
+    /// How sums are put together where several lanes share a weight row.
+    pub(crate) fn team(self) -> Team {
+        if self == Self::Subgroups { Team::Subgroup } else { Team::Plain }
     }
 }
 
@@ -85,6 +103,18 @@ impl Adapter {
     pub fn variant(&self) -> Variant {
         Variant::choose(self)
     }
+
+    /// Whether it has what a variant needs.
+    pub fn can_run(&self, variant: Variant) -> bool {
+        let has = self.features.subgroups;
+        let (least, most) = self.subgroup_size;
+        match variant {
+            Variant::Lanes => has && (least, most) == (8, 8),
+            // A team of 32 must hold whole subgroups, also where the driver may choose their size.
+            Variant::Subgroups => has && least.is_power_of_two() && most <= 32,
+            Variant::Teams => true,
+        }
+    }
 }
 
 /// Optional abilities that faster kernel variants use.
@@ -133,6 +163,7 @@ pub struct Compute {
     /// Largest buffer a kernel can bind, bytes.
     pub max_binding_bytes: u64,
     pub(crate) variant: Variant,
+    variants: Vec<Variant>,
     pub(crate) nothing: [Tensor<1>; 3],
     pub(crate) no_scales: Tensor<1, Int>,
     /// Whether it computes on the host.
@@ -152,6 +183,7 @@ impl Compute {
             name,
             max_binding_bytes,
             variant,
+            variants: vec![variant],
             nothing,
             no_scales,
             software: true,
@@ -174,8 +206,12 @@ impl Compute {
         self.variant
     }
 
-    /// The same device with other kernels for packed matrices. [`Variant::Lanes`] runs only where
-    /// subgroups have exactly 8 invocations.
+    /// Every choice of kernels for packed matrices that it can run.
+    pub fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
+    /// The same device with other kernels for packed matrices, one of [`Compute::variants`].
     pub fn with_variant(self, variant: Variant) -> Self {
         Self { variant, ..self }
     }
@@ -234,6 +270,7 @@ async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
         device,
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
         variant: adapter.variant(),
+        variants: Variant::ALL.into_iter().filter(|v| adapter.can_run(*v)).collect(),
         name: adapter.name,
         software: adapter.software,
         wgpu: Some(setup.device),

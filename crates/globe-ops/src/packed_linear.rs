@@ -141,12 +141,14 @@ impl PackedLinearOps for CubeBackend {
             return y;
         }
         let (kernel, per_group, at_once) = plan.row_kernel(rows);
-        let [groups_x, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
-        let rest = words![groups_x, plan.norm_dim as f32, plan.eps];
+        let [groups_y, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
+        let rest = words![groups_y, plan.norm_dim as f32, plan.eps];
         let params = [&params[..], &rest].concat();
         let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
-        let groups = [groups_x, (rows as u32).div_ceil(at_once as u32), groups_z];
-        launch(plan.program(kernel, Some(at_once)), &tensors, &params, groups);
+        let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
+        let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
+        let program = Program { team, ..plan.program(kernel, Some(at_once)) };
+        launch(program, &tensors, &params, groups);
         y
     }
 }
@@ -158,19 +160,22 @@ impl PackedPlan {
 
     /// Whether a tile of many rows is computed together.
     fn is_tiled(&self, rows: usize) -> bool {
-        self.variant == Variant::Teams && rows > FEW_ROWS
+        self.variant != Variant::Lanes && rows > FEW_ROWS
     }
 
     /// Kernel, outputs per workgroup and rows that share a read of the weights.
     fn row_kernel(&self, rows: usize) -> (Kernel, u32, usize) {
-        let at_once = match rows {
+        let at_once = |most| match rows {
             1 => 1,
             2..=4 => 4,
-            _ => 8,
+            _ => most,
         };
         match self.variant {
-            Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once),
-            Variant::Teams => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once),
+            // More rows at once do not fit into the registers of a CPU.
+            Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
+            Variant::Teams | Variant::Subgroups => {
+                (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8))
+            }
         }
     }
 }

@@ -4,9 +4,10 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
+use crate::kv::kv_format;
 use crate::launch::{contiguous, element_groups, launch, output, words};
 use crate::rotary::RotaryOps;
 use crate::scatter_rows::ScatterRowsOps;
@@ -26,6 +27,7 @@ pub trait RotarySplitOps: RotaryOps + ScatterRowsOps {
         v: FloatTensor<Self>,
         n_heads: usize,
         sections: Vec<usize>,
+        _kv: KvFormat,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [rows, n_kv_heads, head_dim] = k.shape().dims();
         let [tokens, _] = qkv.shape().dims();
@@ -68,19 +70,23 @@ impl RotarySplitOps for CubeBackend {
         v: FloatTensor<Self>,
         n_heads: usize,
         sections: Vec<usize>,
+        kv: KvFormat,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [qkv, table] = contiguous([qkv, table]);
         let [positions, slots] = contiguous([positions, slots]);
-        let [rows, n_kv_heads, head_dim] = k.shape().dims();
-        let [tokens, _] = qkv.shape().dims();
+        let [rows, n_kv_heads, _] = k.shape().dims();
+        let [tokens, width] = qkv.shape().dims();
+        let heads = n_heads + 2 * n_kv_heads;
+        let head_dim = width / heads;
         let half = head_dim / 2;
         let q = output(&qkv, [tokens, n_heads, head_dim], DType::F32);
-        let (groups, stride) = element_groups(tokens * (n_heads + 2 * n_kv_heads) * half);
+        let (groups, stride) = element_groups(tokens * heads * kv.words(half));
         let section_1 = sections[0] + sections[1];
         let params =
             words![tokens, n_heads, n_kv_heads, half, sections[0], section_1, rows, stride];
         let tensors = [&qkv, &table, &positions, &slots, &q, &k, &v];
-        launch(Kernel::RotarySplit, &tensors, &params, groups);
+        let program = Program { kv: Some(kv), ..Kernel::RotarySplit.into() };
+        launch(program, &tensors, &params, groups);
         (q, k, v)
     }
 }
@@ -89,7 +95,8 @@ impl RotarySplitOps for CubeBackend {
 /// values to the rows `slots` of `k` and `v`. Returns the queries and both buffers.
 ///
 /// `qkv: [tokens, (n_heads + 2 * n_kv_heads) * head_dim]`, `k, v: [rows, n_kv_heads, head_dim]`,
-/// `slots: [tokens]`, distinct and within the buffers; the rest as in [`crate::rotary`].
+/// `slots: [tokens]`, distinct and within the buffers; the rest as in [`crate::rotary`]. On an adapter
+/// `k` and `v` may be half as wide: two f16 are written into the bits of each number.
 ///
 /// On the GPU the buffers themselves change, and so does every clone of them, as in
 /// [`crate::scatter_rows`].
@@ -108,12 +115,13 @@ pub fn rotary_split(
     sections: &[usize],
 ) -> Result<(Tensor<3>, Tensor<3>, Tensor<3>)> {
     let op = "rotary_split";
-    let ([tokens, _], [rows, n_kv_heads, head_dim]) = (qkv.dims(), k.dims());
+    let ([tokens, width], [_, n_kv_heads, _]) = (qkv.dims(), k.dims());
+    let head_dim = width / (n_heads + 2 * n_kv_heads).max(1);
     let [n_positions, _] = table.dims();
     supported(op, "head_dim", head_dim, "even", head_dim.is_multiple_of(2))?;
     supported(op, "axes", sections.len(), "2 or 3", matches!(sections.len(), 2 | 3))?;
     expect(op, "qkv", qkv.dims(), [tokens, (n_heads + 2 * n_kv_heads) * head_dim])?;
-    expect(op, "v", v.dims(), [rows, n_kv_heads, head_dim])?;
+    let kv = kv_format(op, head_dim, &k, &v)?;
     expect(op, "sections", [sections.iter().sum()], [head_dim / 2])?;
     expect(op, "table", table.dims(), [n_positions, head_dim])?;
     expect(op, "positions", positions.dims(), [sections.len(), tokens])?;
@@ -127,6 +135,7 @@ pub fn rotary_split(
         v.into_dispatch(),
         n_heads,
         sections.to_vec(),
+        kv,
     );
     Ok((Tensor::from_dispatch(q), Tensor::from_dispatch(k), Tensor::from_dispatch(v)))
 }

@@ -10,7 +10,7 @@ use std::fs::read_to_string;
 
 use anyhow::Context;
 use clap::Args;
-use globe_ops::{Compute, adapters};
+use globe_ops::{Compute, KvFormat, adapters};
 
 use crate::exit::{Fail, OrUsage};
 
@@ -29,6 +29,27 @@ pub struct MemoryArgs {
     /// memory where the device is software, else unknown]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub memory_mb: Option<u64>,
+    /// Bits of each number in the cache of keys and values; 16 halve it, and change tokens a little
+    #[arg(long, value_name = "16|32", default_value_t, value_parser = cache_bits)]
+    pub cache_bits: CacheBits,
+}
+
+/// How the cache stores keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheBits(pub KvFormat);
+
+impl std::fmt::Display for CacheBits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0 == KvFormat::F16 { "16" } else { "32" })
+    }
+}
+
+fn cache_bits(text: &str) -> Result<CacheBits, String> {
+    match text {
+        "16" => Ok(CacheBits(KvFormat::F16)),
+        "32" => Ok(CacheBits(KvFormat::F32)),
+        other => Err(format!("a cache of {other} bits does not exist; use 16 or 32")),
+    }
 }
 
 /// Device memory that may be used.
@@ -99,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_option_comes_first_and_hardware_is_unknown() {
-        let args = |memory_mb| MemoryArgs { memory_mb };
+        let args = |memory_mb| MemoryArgs { memory_mb, cache_bits: CacheBits::default() };
         let said = args(Some(3)).budget(true).unwrap();
         assert_eq!((said.bytes, said.source), (Some(3 << 20), "--memory-mb"));
         if std::env::var_os(MEMORY_VARIABLE).is_none() {

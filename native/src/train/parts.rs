@@ -21,7 +21,7 @@ use globe_train::rewards::{Judge, RewardSet};
 
 use crate::exit::{Fail, OrUsage};
 use crate::input::{load_onto, read_text};
-use crate::memory::MemoryArgs;
+use crate::memory::{CacheBits, MemoryArgs};
 
 use super::Method;
 use super::plan::Plan;
@@ -47,7 +47,11 @@ pub fn load(method: Method, config: &Config, quiet: bool) -> Result<Parts, Fail>
     let mut options = LoadOptions::default();
     if is_full {
         let plan = Plan::new(method, config, &summary.config, &folder).or_usage()?;
-        plan.check(config, MemoryArgs { memory_mb: None }.on(&compute)?.bytes).or_usage()?;
+        plan.check(
+            config,
+            MemoryArgs { memory_mb: None, cache_bits: CacheBits::default() }.on(&compute)?.bytes,
+        )
+        .or_usage()?;
         options.precision = Precision::Trained;
     }
     let engine = pollster::block_on(load_onto(&folder, compute.clone(), &options, quiet))?;
