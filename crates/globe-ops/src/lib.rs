@@ -51,6 +51,7 @@ pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;
 pub use device::{
     Adapter, AdapterFeatures, Compute, DeviceChoice, TASKS_MAX, Variant, adapters, open_device,
+    open_device_with,
 };
 pub use error::{Error, Result};
 pub use gather_rows::gather_rows;
