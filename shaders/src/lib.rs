@@ -2,9 +2,11 @@
 //!
 //! No GPU crate: the text is data, and the checks in `tests/` validate it without a device.
 
+mod header;
 mod link;
 mod program;
 
+pub use header::web_header;
 pub use link::{LinkError, link};
 pub use program::{KvFormat, Program, Team, WeightFormat};
 

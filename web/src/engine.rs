@@ -8,7 +8,7 @@ use globe_engine::{
 };
 use globe_geo::{Gazetteer, Precision};
 use globe_image::Photo;
-use globe_ops::{Compute, DeviceChoice, open_device};
+use globe_ops::{AdapterFeatures, Compute, DeviceChoice, open_device_with};
 use globe_text::Prompt;
 use js_sys::{Array, Function, Uint8Array};
 use serde::Serialize;
@@ -48,7 +48,8 @@ pub fn gazetteer_version(gazetteer: &[u8]) -> Result<String, JsValue> {
 
 #[wasm_bindgen]
 impl WebEngine {
-    /// Loads a model folder. `device` is `auto` or `cpu`; `progress(done, all)` counts tensors.
+    /// Loads a model folder. `device` is `gpu` or `cpu`; `subgroups` says that the page asks for
+    /// them whenever a device is requested; `progress(done, all)` counts tensors.
     ///
     /// # Errors
     /// What the folder threw, or an error with a code and a sentence.
@@ -56,11 +57,13 @@ impl WebEngine {
         files: JsFiles,
         gazetteer: Vec<u8>,
         device: String,
+        subgroups: bool,
         progress: Function,
     ) -> Result<WebEngine, JsValue> {
         let gazetteer = Gazetteer::from_bytes(&gazetteer).map_err(Failure::from)?;
         let choice: DeviceChoice = device.parse().map_err(Failure::option)?;
-        let compute = open_device(choice).await.map_err(Failure::from)?;
+        let granted = AdapterFeatures { subgroups, ..AdapterFeatures::default() };
+        let compute = open_device_with(choice, granted).await.map_err(Failure::from)?;
         let folder = Folder::new(files);
         let mut report = |done: usize, all: usize| {
             // A page that throws while it draws progress must not end the load.
@@ -76,6 +79,11 @@ impl WebEngine {
     /// Name of the adapter that computes.
     pub fn adapter(&self) -> String {
         self.engine.adapter().to_owned()
+    }
+
+    /// Which kernels multiply by packed matrices: `lanes` or `teams`.
+    pub fn kernels(&self) -> String {
+        format!("{:?}", self.compute.variant()).to_lowercase()
     }
 
     /// Architecture of the model.

@@ -11,16 +11,23 @@ export const ARTEFACTS = join(WEB, 'test-artefacts');
 const QUIET = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
 
-export function launch({ webgpu = true } = {}) {
-  return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU'])],
-  });
-}
+const options = (webgpu) => ({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU'])],
+});
+
+export const launch = ({ webgpu = true } = {}) => chromium.launch(options(webgpu));
+
+/** A browser that keeps its storage on disk, in `folder`: contexts of the other one keep it in memory. */
+export const launchProfile = (folder) => chromium.launchPersistentContext(folder, options(true));
 
 /** A page on `server` that fails the test on an error nobody caught. */
 export async function newPage(browser, server, path = 'blank.html', options = {}) {
-  const context = await browser.newContext(options);
+  return newPageIn(await browser.newContext(options), server, path);
+}
+
+/** The same in a context at hand. */
+export async function newPageIn(context, server, path = 'blank.html') {
   const page = await context.newPage();
   page.faults = [];
   page.on('pageerror', (error) => page.faults.push(String(error)));

@@ -207,3 +207,32 @@ test('options out of range are named', async () => {
   const expected = [/^Option: samples is 0, expected at least 1/, /^Option: top_p is 0/, /^Option: options: unknown variant `street`/, /^Option: the prompt of/];
   for (const [i, pattern] of expected.entries()) assert.match(messages[i], pattern);
 });
+
+test('the engine asks for subgroups where the adapter has them, and goes without when told to', async () => {
+  const page = await newPage(browser, server);
+  page.on('worker', (worker) => void worker.evaluate(() => {
+    const { requestDevice } = GPUAdapter.prototype;
+    GPUAdapter.prototype.requestDevice = async function (...args) {
+      const device = await requestDevice.apply(this, args);
+      globalThis.features = [...device.features];
+      return device;
+    };
+  }));
+  const load = (subgroups) => page.evaluate(async (subgroups) => {
+    const { Globe } = await import('/dist/globe.js');
+    globalThis.globe?.dispose();
+    globalThis.globe = await Globe.load({ url: '/golden/untied/', device: 'gpu', subgroups });
+    const photo = await (await fetch('/golden/images/small_40x30.png')).blob();
+    const { greedy } = await globe.logits([photo], 'Where?', 8);
+    return { ...globe.info, greedy };
+  }, subgroups);
+  const offered = await page.evaluate(async () => (await navigator.gpu.requestAdapter()).features.has('subgroups'));
+  const [plain, granted] = [await load(false), await load(true)];
+  assert.ok(offered, 'this browser offers them');
+  assert.deepEqual([plain.subgroups, granted.subgroups], [false, true]);
+  const { features } = await page.workers()[0].evaluate(() => ({ features: globalThis.features }));
+  assert.ok(features.includes('subgroups') && features.includes('timestamp-query'), features.join(' '));
+  assert.deepEqual(granted.greedy, plain.greedy);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});

@@ -27,8 +27,7 @@ function faultsOf(page, programs) {
     const subgroups = adapter.features.has('subgroups');
     const device = await adapter.requestDevice({ requiredFeatures: subgroups ? ['subgroups'] : [] });
     const faults = [];
-    for (const { name, source } of programs) {
-      const code = /\bsubgroup[A-Z]/.test(source) ? `enable subgroups;\n${source}` : source;
+    for (const { name, source: code } of programs) {
       device.pushErrorScope('validation');
       const { messages } = await device.createShaderModule({ label: name, code }).getCompilationInfo();
       const error = await device.popErrorScope();

@@ -16,6 +16,8 @@ export interface LoadOptions {
   /** Files of a model folder that the visitor chose. */
   files?: File[];
   device?: DeviceChoice;
+  /** False leaves subgroups of the graphics processor alone, should their kernels fail somewhere. */
+  subgroups?: boolean;
   /** False keeps nothing after the tab is closed. */
   cache?: boolean;
   signal?: AbortSignal;
@@ -131,11 +133,11 @@ export class Globe {
 
   /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */
   static async load(options: string | LoadOptions): Promise<Globe> {
-    const { url, files, device = 'auto', cache = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
+    const { url, files, device = 'auto', subgroups = true, cache = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
     stopIf(signal);
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
-    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, cache };
+    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache };
     const { link, info } = await open(args, signal, onProgress);
     return new Globe(link, args, info);
   }

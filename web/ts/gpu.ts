@@ -48,12 +48,32 @@ export async function lacking(): Promise<GlobeError | null> {
   return null;
 }
 
-/** Hears of every device that the engine opens: of its loss, and of errors nobody asked for. */
+/** Features that make kernels faster, and that wgpu does not ask for. */
+const WANTED: GPUFeatureName[] = ['subgroups'];
+let refused: readonly GPUFeatureName[] = [];
+
+/** Leaves a feature out of every device from now on, to compare with the kernels that do without. */
+export function refuse(features: readonly GPUFeatureName[]): void {
+  refused = features;
+}
+
+/** Which of the wanted features devices will have. */
+export async function granted(): Promise<GPUFeatureName[]> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  return adapter ? wantedOf(adapter) : [];
+}
+
+function wantedOf(adapter: GPUAdapter): GPUFeatureName[] {
+  return WANTED.filter((feature) => adapter.features.has(feature) && !refused.includes(feature));
+}
+
+/** Hears of every device that the engine opens: of its loss, and of errors nobody asked for. Adds the wanted features. */
 export function watchDevices(onLost: (reason: string) => void, onError: (error: GlobeError) => void): void {
   if (typeof GPUAdapter === 'undefined') return;
   const request = GPUAdapter.prototype.requestDevice;
-  GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, ...args) {
-    const device = await request.apply(this, args);
+  GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, descriptor) {
+    const requiredFeatures = [...new Set([...(descriptor?.requiredFeatures ?? []), ...wantedOf(this)])];
+    const device = await request.call(this, { ...descriptor, requiredFeatures });
     void device.lost.then(({ reason, message }) => onLost(message || reason));
     device.addEventListener('uncapturederror', ({ error }) => {
       const outOfMemory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;

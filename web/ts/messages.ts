@@ -29,6 +29,7 @@ export interface LoadArgs {
   wasmUrl: string;
   gazetteerUrl: string;
   device: DeviceChoice;
+  subgroups: boolean;
   cache: boolean;
 }
 

@@ -124,6 +124,10 @@ export interface ModelInfo {
   architecture: string;
   adapter: string;
   device: 'gpu' | 'cpu';
+  /** Whether kernels may use subgroups. */
+  subgroups: boolean;
+  /** Which kernels multiply by packed matrices. */
+  kernels: 'lanes' | 'teams';
   gazetteer: string;
   /** Whether every byte was compared with a digest of the folder's manifest. */
   verified: boolean;

@@ -2,7 +2,7 @@
 
 import init, { Sha256, Stop, WebEngine, gazetteerVersion, inspect, lastPanic } from '../pkg/globe_web.js';
 import { GlobeError, asGlobeError, stopIf } from './errors.js';
-import { lacking, watchDevices } from './gpu.js';
+import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import type { CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
 import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, type ModelFolder } from './model/folder.js';
 import { network } from './model/download.js';
@@ -45,9 +45,11 @@ async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Pr
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   const opened = await openSource(args, signal, throttled(emit));
   const device = await chooseDevice(args.device, opened.bytes);
+  refuse(args.subgroups ? [] : ['subgroups']);
+  const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
   stopIf(signal);
   const report = (done: number, total: number) => emit({ stage: 'upload', done, total });
-  engine = await WebEngine.load(opened.folder as never, gazetteer, device === 'cpu' ? 'cpu' : 'gpu', report);
+  engine = await WebEngine.load(opened.folder as never, gazetteer, device, subgroups, report);
   stopIf(signal);
   emit({ stage: 'compile', done: 0, total: 1 });
   await engine.warm();
@@ -57,6 +59,8 @@ async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Pr
     architecture: engine.architecture(),
     adapter: engine.adapter(),
     device,
+    subgroups,
+    kernels: engine.kernels() as ModelInfo['kernels'],
     gazetteer: gazetteerVersion(gazetteer),
     verified: opened.verified,
     storage: opened.storage,

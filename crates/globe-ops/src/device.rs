@@ -235,13 +235,23 @@ impl Compute {
 /// # Errors
 /// [`Error::NoAdapter`] if there is no adapter of that kind.
 pub async fn open_device(choice: DeviceChoice) -> Result<Compute> {
+    open_device_with(choice, AdapterFeatures::default()).await
+}
+
+/// The same where `granted` are features that a page asked the browser for by itself: wgpu 30 does
+/// not know that the web has subgroups, and would neither request nor report them.
+///
+/// # Errors
+/// As [`open_device`].
+pub async fn open_device_with(choice: DeviceChoice, granted: AdapterFeatures) -> Result<Compute> {
+    let software = DeviceKind::Cpu;
     match choice {
         DeviceChoice::Cpu => cpu(),
-        DeviceChoice::Software => open(DeviceKind::Cpu, "software").await,
-        DeviceChoice::Gpu => open(hardware_kind().await?, "hardware").await,
+        DeviceChoice::Software => open(software, "software", granted).await,
+        DeviceChoice::Gpu => open(hardware_kind().await?, "hardware", granted).await,
         DeviceChoice::Auto => match hardware_kind().await {
-            Ok(kind) => open(kind, "hardware").await,
-            Err(_) if has_software().await => open(DeviceKind::Cpu, "software").await,
+            Ok(kind) => open(kind, "hardware", granted).await,
+            Err(_) if has_software().await => open(software, "software", granted).await,
             Err(_) => cpu(),
         },
     }
@@ -257,13 +267,14 @@ fn cpu() -> Result<Compute> {
     Err(Error::NoAdapter { wanted: "cpu", reason: "this build has no CPU path".into() })
 }
 
-async fn open(kind: DeviceKind, wanted: &'static str) -> Result<Compute> {
+async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) -> Result<Compute> {
     let options = Device::wgpu_options().device_kind(kind).tasks_max(TASKS_MAX);
     let (device, setup) = options
         .init_with_setup_async()
         .await
         .map_err(|e| Error::NoAdapter { wanted, reason: e.to_string() })?;
-    let adapter = describe(&setup.adapter);
+    let mut adapter = describe(&setup.adapter);
+    adapter.features.subgroups |= granted.subgroups;
     Ok(Compute {
         nothing: nothing(&device),
         no_scales: no_scales(&device),

@@ -57,6 +57,7 @@ pub use capture::StepGraph;
 pub use column_sums::column_sums;
 pub use device::{
     Adapter, AdapterFeatures, Compute, DeviceChoice, TASKS_MAX, Variant, adapters, open_device,
+    open_device_with,
 };
 pub use error::{Error, Result};
 pub use gather_rows::gather_rows;

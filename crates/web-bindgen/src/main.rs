@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use globe_shaders::Program;
+use globe_shaders::{Program, web_header};
 use wasm_bindgen_cli_support::Bindgen;
 
 const USAGE: &str = "usage: web-bindgen MODULE FOLDER [--names]
@@ -47,7 +47,8 @@ fn write_programs(folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(fail)?;
     for program in Program::all() {
         let file = folder.join(format!("{}.wgsl", program.name()));
-        std::fs::write(file, program.source()).map_err(fail)?;
+        let source = program.source();
+        std::fs::write(file, format!("{}{source}", web_header(&source))).map_err(fail)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   web            build the browser package and the demo page
   web demo [DIR] serve the demo page on port 8080, with the model of DIR
   web test       test both in Chromium
+  web test-7b    load 5 GB of a 7B model's shape into a mocked GPU, minutes
   web release    build what is shipped, and check its size
   test           every check that decides whether a change lands
   test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny";
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ["web", "demo"] => web::demo(None, PORT),
         ["web", "demo", model] => web::demo(Some(std::path::Path::new(model)), PORT),
         ["web", "test"] => web::test(),
+        ["web", "test-7b"] => web::test_7b(),
         ["web", "release"] => web::release(),
         ["test", steps @ ..] => test::run(steps),
         ["help" | "--help" | "-h"] => {

@@ -25,6 +25,16 @@ pub fn test() -> Result<()> {
     system::run(npm_command(&["test"]).env("GLOBE", built_beside("globe")))
 }
 
+/// Loads a model of the published 7B sizes, every layer of it, which the other tests do with one.
+pub fn test_7b() -> Result<()> {
+    need_node()?;
+    need_chromium()?;
+    build()?;
+    let mut test = Command::new("node");
+    test.args(["--test", "tests/large.test.mjs"]).envs([("LAYERS", "28"), ("BLOCKS", "32")]);
+    system::run(test.current_dir(folder()))
+}
+
 /// Builds what is shipped, makes the module small, and errors if it is above its budget.
 pub fn release() -> Result<()> {
     module("web", &[])?;
