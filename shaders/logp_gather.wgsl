@@ -21,17 +21,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> stats: array<f32>;      // [rows, logp + entropy + lse]
 @group(0) @binding(3) var<uniform> params: Params;
 
-fn workgroup_max(i: u32, value: f32) -> f32 {
-    scratch[i] = value;
-    for (var stride = WG / 2u; stride > 0u; stride /= 2u) {
-        workgroupBarrier();
-        if i < stride {
-            scratch[i] = max(scratch[i], scratch[i + stride]);
-        }
-    }
-    return workgroupUniformLoad(&scratch[0]);
-}
-
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -38,6 +38,8 @@ macro_rules! kernels {
 kernels! {
     /// One step of AdamW.
     Adamw => "adamw",
+    /// One step of AdamW with means in 8 bits.
+    Adamw8bit => "adamw_8bit",
     /// Chosen tokens noted, every row of a batch moved on by one.
     Advance => "advance",
     /// Softmax attention over a key range per query, scores never stored.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod adamw;
+mod adamw_8bit;
 mod attention;
 mod attention_backward;
 mod attention_step;

@@ -108,7 +108,6 @@ impl Gradients {
     }
 
     /// The sums of consecutive matrices and consecutive tensors, as far as they are trained.
-    #[expect(clippy::type_complexity, reason = "two lists, taken apart at once")]
     pub(crate) fn at<const P: usize, const W: usize>(
         &mut self,
         pair: usize,

@@ -32,5 +32,5 @@ pub use qwen2_5_vl::{
 };
 pub use rope::{MropePositions, mrope_positions};
 pub use vision_layout::VisionLayout;
-pub use weight_parameters::WeightParameters;
+pub use weight_parameters::{EachTensor, WeightParameters};
 pub use weights::Precision;

@@ -7,6 +7,9 @@ use crate::gradients::WeightGradient;
 use crate::weights::Matrix;
 use crate::{Error, Result};
 
+/// Sees name, shape and values of a tensor of the checkpoint.
+pub type EachTensor<'a> = dyn FnMut(&str, &[usize], Vec<f32>) + 'a;
+
 /// A tensor within the model.
 pub(crate) enum TensorMut<'a> {
     Matrix(&'a mut Matrix),
@@ -121,26 +124,24 @@ impl WeightParameters<'_> {
         }
     }
 
-    /// Shows name, shape and values of every tensor of the checkpoint, one tensor of the model in host
-    /// memory at a time; or those of `tensors`, laid out like the model.
+    /// Shows every tensor of the checkpoint, one tensor of the model in host memory at a time. Values
+    /// are what `of` makes of each tensor on the device, whose index it gets as well: itself, or one of
+    /// the same shape that belongs to it.
     ///
     /// # Errors
-    /// [`Error::Ops`] if the device failed.
+    /// [`Error::Ops`] if the device failed, and those of `of`.
     pub async fn read(
         &self,
-        tensors: Option<&[Tensor<2>]>,
-        each: &mut dyn FnMut(&str, &[usize], Vec<f32>),
+        mut of: impl FnMut(usize, Tensor<2>) -> Result<Tensor<2>>,
+        each: &mut EachTensor<'_>,
     ) -> Result<()> {
         let mut at = 0;
         for WeightParameter { spec, shapes, tensor, .. } in &self.parameters {
-            let parts = tensor.parts()?;
-            let end = at + parts.len();
-            let parts = tensors.map_or(&parts[..], |tensors| &tensors[at..end]);
-            at = end;
-            let width = parts.first().map_or(0, |part| part.dims()[1]);
-            let mut values = Vec::new();
-            for part in parts {
-                values.append(&mut read_f32(part.clone()).await?);
+            let (mut values, mut width) = (Vec::new(), 0);
+            for part in tensor.parts()? {
+                width = part.dims()[1];
+                values.append(&mut read_f32(of(at, part)?).await?);
+                at += 1;
             }
             // A vector lies in one row and has rows of one value.
             let width = if spec.class == Class::Vector { 1 } else { width };

@@ -34,7 +34,7 @@ pub struct AdamStep {
 impl AdamStep {
     /// Rounded once, where torch rounds: gradient scale, decay, 1 - beta1, beta2, 1 - beta2, step
     /// size, root of the second correction, eps.
-    fn rounded(&self) -> [f32; 8] {
+    pub(crate) fn rounded(&self) -> [f32; 8] {
         let decay = 1.0 - self.lr * self.weight_decay;
         let step_size = self.lr / self.correction1;
         let root = self.correction2.sqrt();

@@ -6,6 +6,7 @@
 //! tensors. All tensors are f32 or i32, row-major and contiguous.
 
 mod adamw;
+mod adamw_8bit;
 mod advance;
 mod attention;
 mod attention_backward;
@@ -48,6 +49,7 @@ mod transfer;
 mod unpack;
 
 pub use adamw::{AdamStep, adamw};
+pub use adamw_8bit::{ByteMeans, adamw_8bit};
 pub use advance::{BatchStart, BatchState, MAX_STOP_TOKENS, advance};
 pub use attention::{MAX_HEAD_DIM, attention, attention_with_lse};
 pub use attention_backward::{SavedAttention, attention_backward, key_ranges};

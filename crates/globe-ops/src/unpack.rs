@@ -56,7 +56,7 @@ pub(crate) fn unpack<B: Backend>(
 }
 
 /// The bits of each word from each of `shifts` on, one after the other.
-fn fields<B: Backend>(words: IntTensor<B>, shifts: &[i32], mask: i32) -> IntTensor<B> {
+pub(crate) fn fields<B: Backend>(words: IntTensor<B>, shifts: &[i32], mask: i32) -> IntTensor<B> {
     use burn::backend::TensorMetadata;
     let n = words.shape().num_elements();
     let words = B::int_reshape(words, [n, 1].into());

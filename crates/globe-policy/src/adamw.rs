@@ -1,8 +1,11 @@
 //! AdamW over all adapters of a model, or over all of its weights, on the device.
 
 use globe_model::Error;
-use globe_ops::{AdamStep, Device, Tensor, adamw, read_f32, sum_squares, zeros};
-use globe_train::optimiser::{AdamWConfig, clip_by_norm};
+use globe_ops::{
+    AdamStep, ByteMeans, Device, Tensor, adamw, adamw_8bit, read_f32, sum_squares, tensor_f32,
+    zeros,
+};
+use globe_train::optimiser::{AdamWConfig, StateBits, clip_by_norm};
 use globe_train::{PolicyResult, StepOutcome, Tensors};
 
 use crate::policy::{device_error, failed, model_error};
@@ -25,20 +28,70 @@ pub(crate) struct Parameter {
 /// What a step does to one parameter.
 type Update<'a> = dyn FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>> + 'a;
 
-/// Means per parameter, laid out like the parameters.
+/// Both means of one parameter, laid out like it.
+enum Means {
+    Floats([Tensor<2>; 2]),
+    Bytes(ByteMeans),
+}
+
+/// Means per parameter.
 pub(crate) struct DeviceAdamW {
     config: AdamWConfig,
     steps: u64,
     parameters: Vec<Parameter>,
-    means: [Vec<Tensor<2>>; 2],
+    means: Vec<Means>,
+    device: Device,
 }
+
+impl Means {
+    fn zeros(shape: [usize; 2], config: &AdamWConfig, device: &Device) -> Self {
+        match config.state_bits {
+            StateBits::Eight => Self::Bytes(ByteMeans::zeros(shape[0] * shape[1], device)),
+            StateBits::ThirtyTwo => Self::Floats([zeros(shape, device), zeros(shape, device)]),
+        }
+    }
+
+    /// One step; the parameter after it.
+    fn step(&mut self, parameter: Tensor<2>, gradient: Tensor<2>, step: &AdamStep) -> Changed {
+        let shape = parameter.dims();
+        let flat = |t: &Tensor<2>| t.clone().reshape([shape[0] * shape[1]]);
+        let (values, gradient) = (flat(&parameter), flat(&gradient));
+        let parameter = match self {
+            Self::Floats([mean, mean_sq]) => {
+                let (parameter, m, v) = adamw(values, gradient, flat(mean), flat(mean_sq), step)?;
+                (*mean, *mean_sq) = (m.reshape(shape), v.reshape(shape));
+                parameter
+            }
+            Self::Bytes(means) => {
+                let (parameter, packed) = adamw_8bit(values, gradient, means.clone(), step)?;
+                *means = packed;
+                parameter
+            }
+        };
+        Ok(parameter.reshape(shape))
+    }
+
+    /// The mean of gradients or, for 1, of their squares, as f32.
+    fn unpacked(&self, which: usize, shape: [usize; 2], device: &Device) -> Changed {
+        match self {
+            Self::Floats(means) => Ok(means[which].clone()),
+            Self::Bytes(means) => {
+                let [mean, mean_sq] = pollster::block_on(means.unpack())?;
+                let values = if which == 0 { mean } else { mean_sq };
+                Ok(tensor_f32(values, shape, device))
+            }
+        }
+    }
+}
+
+/// A tensor of the model or one that belongs to it.
+type Changed = globe_model::Result<Tensor<2>>;
 
 impl DeviceAdamW {
     /// No steps taken, all means zero.
     pub(crate) fn new(config: AdamWConfig, parameters: Vec<Parameter>, device: &Device) -> Self {
-        let mean = || parameters.iter().map(|p| zeros(p.shape, device)).collect();
-        let means = [mean(), mean()];
-        Self { config, steps: 0, parameters, means }
+        let means = parameters.iter().map(|p| Means::zeros(p.shape, &config, device)).collect();
+        Self { config, steps: 0, parameters, means, device: device.clone() }
     }
 
     /// One step along `gradients`, scaled down to `max_grad_norm` (0: not). `apply` hands every
@@ -61,7 +114,7 @@ impl DeviceAdamW {
             return Ok(StepOutcome { grad_norm, applied: false });
         }
         self.steps += 1;
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let AdamWConfig { beta1, beta2, eps, weight_decay, .. } = self.config;
         let gradient_scale = clip_by_norm(grad_norm, max_grad_norm);
         let steps = self.steps as i32;
         let step = AdamStep {
@@ -75,35 +128,29 @@ impl DeviceAdamW {
             gradient_scale: f64::from(gradient_scale),
         };
         let mut gradients = gradients.into_iter();
-        let [mean, mean_sq] = &mut self.means;
-        let parameters = &self.parameters;
+        let (parameters, means) = (&self.parameters, &mut self.means);
         let mut update = |i: usize, parameter: Tensor<2>| {
             let missing = || Error::Training { reason: "a gradient is missing".into() };
             let gradient = gradients.next().ok_or_else(missing)?;
             let weight_decay = if parameters[i].decays { step.weight_decay } else { 0.0 };
-            let step = AdamStep { weight_decay, ..step };
-            let shape = parameter.dims();
-            let n = shape[0] * shape[1];
-            let flat = |t: Tensor<2>| t.reshape([n]);
-            let (m, v) = (flat(mean[i].clone()), flat(mean_sq[i].clone()));
-            let (parameter, m, v) = adamw(flat(parameter), flat(gradient), m, v, &step)?;
-            mean[i] = m.reshape(shape);
-            mean_sq[i] = v.reshape(shape);
-            Ok(parameter.reshape(shape))
+            means[i].step(parameter, gradient, &AdamStep { weight_decay, ..step })
         };
         apply(&mut update).map_err(model_error)?;
         Ok(StepOutcome { grad_norm, applied: true })
     }
 
-    /// The means as `NAME.exp_avg` and `NAME.exp_avg_sq`, and the step count. `read` gives tensors
-    /// that are laid out like the parameters their names.
+    /// The means as `NAME.exp_avg` and `NAME.exp_avg_sq`, f32 however they are kept, and the step
+    /// count. `read` gives tensors that are laid out like the parameters their names; it asks for them
+    /// by index.
     pub(crate) fn save(
         &self,
-        read: impl Fn(&[Tensor<2>]) -> PolicyResult<Tensors>,
+        read: impl Fn(&mut dyn FnMut(usize) -> Changed) -> PolicyResult<Tensors>,
     ) -> PolicyResult<Tensors> {
         let mut out = Tensors::default();
-        for (means, suffix) in self.means.iter().zip(MEANS) {
-            for (name, shape, values) in read(means)?.into_entries() {
+        for (which, suffix) in MEANS.into_iter().enumerate() {
+            let mut mean =
+                |i: usize| self.means[i].unpacked(which, self.parameters[i].shape, &self.device);
+            for (name, shape, values) in read(&mut mean)?.into_entries() {
                 out.insert(format!("{name}.{suffix}"), &shape, values);
             }
         }
@@ -125,9 +172,19 @@ impl DeviceAdamW {
             return Err(failed(format!("`{STEPS}` of the optimiser has {} values", halves.len())));
         };
         self.steps = ((*high as u64) << 24) | *low as u64;
-        for (means, suffix) in self.means.iter_mut().zip(MEANS) {
-            means.clear(); // two copies may not fit
-            *means = lay_out(suffix)?;
+        self.means.clear(); // two copies may not fit
+        let [means, squares] = MEANS.map(&lay_out);
+        for (mean, mean_sq) in means?.into_iter().zip(squares?) {
+            self.means.push(match self.config.state_bits {
+                StateBits::ThirtyTwo => Means::Floats([mean, mean_sq]),
+                StateBits::Eight => {
+                    let [mean, mean_sq] =
+                        [mean, mean_sq].map(|values| pollster::block_on(read_f32(values)));
+                    let (mean, mean_sq) =
+                        (mean.map_err(device_error)?, mean_sq.map_err(device_error)?);
+                    Means::Bytes(ByteMeans::pack([&mean, &mean_sq], &self.device))
+                }
+            });
         }
         Ok(())
     }

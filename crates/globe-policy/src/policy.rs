@@ -136,7 +136,7 @@ impl ModelPolicy {
         let Trained::Weights { vision, .. } = &self.trained else {
             return Ok(self.adapter()?.tensors());
         };
-        read(&self.engine.borrow_mut().model_mut().weight_parameters(*vision), None)
+        read(&self.engine.borrow_mut().model_mut().weight_parameters(*vision), |_, own| Ok(own))
     }
 
     /// Zero gradients of what is trained.
@@ -232,11 +232,14 @@ fn features(model: &Model, look: &Look) -> PolicyResult<Option<Tensor<2>>> {
     Ok(Some(features.map_err(model_error)?))
 }
 
-/// Values by name of the weights, or of tensors laid out like them.
-fn read(parameters: &WeightParameters<'_>, tensors: Option<&[Tensor<2>]>) -> PolicyResult<Tensors> {
+/// Values by name of the weights, or of what `of` gives for each of them.
+fn read(
+    parameters: &WeightParameters<'_>,
+    of: impl FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>>,
+) -> PolicyResult<Tensors> {
     let mut out = Tensors::default();
     let mut each = |name: &str, shape: &[usize], values| out.insert(name.into(), shape, values);
-    pollster::block_on(parameters.read(tensors, &mut each)).map_err(model_error)?;
+    pollster::block_on(parameters.read(of, &mut each)).map_err(model_error)?;
     Ok(out)
 }
 
@@ -383,15 +386,18 @@ impl Policy for ModelPolicy {
         match &self.trained {
             Trained::Adapter(config) => {
                 let lora = model.lora_parameters();
-                let optimiser = self.adamw.save(|means| {
-                    let modules = pollster::block_on(lora.read(Some(means)));
+                let optimiser = self.adamw.save(|mean| {
+                    let n = lora.shapes().len();
+                    let means = (0..n).map(mean).collect::<globe_model::Result<Vec<_>>>();
+                    let means = means.map_err(model_error)?;
+                    let modules = pollster::block_on(lora.read(Some(&means)));
                     Ok(to_peft(config.clone(), modules.map_err(device_error)?).tensors())
                 })?;
                 Ok(PolicyState { parameters, optimiser, adapter: Some(config.clone()) })
             }
             Trained::Weights { vision, .. } => {
                 let weights = model.weight_parameters(*vision);
-                let optimiser = self.adamw.save(|means| read(&weights, Some(means)))?;
+                let optimiser = self.adamw.save(|mean| read(&weights, |i, _| mean(i)))?;
                 Ok(PolicyState { parameters, optimiser, adapter: None })
             }
         }

@@ -3,9 +3,11 @@
 use globe_format::packed::{Class, TensorSpec};
 use globe_format::{BLOCK, Folder};
 use globe_model::{Config as ModelConfig, Error, Qwen2_5Vl, WeightPlan};
+use globe_ops::ByteMeans;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
+use globe_train::optimiser::StateBits;
 
 use super::{Method, parts};
 use crate::bench::Roof;
@@ -142,11 +144,15 @@ impl Plan {
         }
     }
 
-    /// Gradients and the two means of the optimiser, and the values of an adapter, f32 each.
+    /// Gradients and the two means of the optimiser, and the values of an adapter.
     fn trained_bytes(&self, config: &Config) -> u64 {
         // All weights are counted as weights.
-        let each = if config.model.weights == Weights::Full { 12 } else { 16 };
-        each * self.trained as u64
+        let own = if config.model.weights == Weights::Full { 0 } else { 4 };
+        let means = match config.optimiser.state_bits {
+            StateBits::Eight => ByteMeans::size_bytes(self.trained),
+            StateBits::ThirtyTwo => 8 * self.trained as u64,
+        };
+        (own + 4) * self.trained as u64 + means
     }
 
     fn peak(&self, config: &Config) -> u64 {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     loss::{Importance, LossType, SamplerMode, Scaling},
-    optimiser::Decay,
+    optimiser::{Decay, StateBits},
     rewards::{Combination, NameMatch, VisualForm},
 };
 
@@ -261,6 +261,8 @@ sections! {
         eps: f64 = 1e-8,
         /// Weight decay, of matrices alone: biases and norms keep theirs.
         weight_decay: f64 = 0.1,
+        /// Bits of each of the two means: 32, or 8 (blockwise, 2 bytes per weight instead of 8).
+        state_bits: StateBits = StateBits::ThirtyTwo,
         /// Gradients are scaled down to this norm; 0 does not.
         max_grad_norm: f64 = 1.0,
         /// Steps in a row with a gradient that is not finite before training stops.

@@ -2,7 +2,41 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result, config::OptimiserSection, tensor::Tensors};
+
+/// Bits of the two means that AdamW keeps of every parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum StateBits {
+    /// Blocks of 256 values with a scale, by dynamic tree quantization (arXiv 2110.02861).
+    Eight,
+    /// f32.
+    #[default]
+    ThirtyTwo,
+}
+
+impl TryFrom<u32> for StateBits {
+    type Error = String;
+
+    fn try_from(bits: u32) -> std::result::Result<Self, String> {
+        match bits {
+            8 => Ok(Self::Eight),
+            32 => Ok(Self::ThirtyTwo),
+            other => Err(format!("{other} bits; known are 8 and 32")),
+        }
+    }
+}
+
+impl From<StateBits> for u32 {
+    fn from(bits: StateBits) -> Self {
+        match bits {
+            StateBits::Eight => 8,
+            StateBits::ThirtyTwo => 32,
+        }
+    }
+}
 
 /// Constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,19 +49,27 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Weight decay per unit of learning rate, applied to the weight and not to the gradient.
     pub weight_decay: f64,
+    /// How the means are kept on the device.
+    pub state_bits: StateBits,
 }
 
 impl Default for AdamWConfig {
     /// Those of GLOBE's scripts.
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            state_bits: StateBits::default(),
+        }
     }
 }
 
 impl From<&OptimiserSection> for AdamWConfig {
     fn from(section: &OptimiserSection) -> Self {
-        let &OptimiserSection { beta1, beta2, eps, weight_decay, .. } = section;
-        Self { beta1, beta2, eps, weight_decay }
+        let &OptimiserSection { beta1, beta2, eps, weight_decay, state_bits, .. } = section;
+        Self { beta1, beta2, eps, weight_decay, state_bits }
     }
 }
 
@@ -67,7 +109,7 @@ impl AdamW {
         gradient: &[f32],
         lr: f64,
     ) -> Result<()> {
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let AdamWConfig { beta1, beta2, eps, weight_decay, .. } = self.config;
         let n = values.len();
         let [mean, mean_sq] =
             self.means.entry(name.to_owned()).or_insert_with(|| [vec![0.0; n], vec![0.0; n]]);

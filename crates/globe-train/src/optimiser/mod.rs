@@ -5,7 +5,7 @@ mod clip;
 mod guard;
 mod schedule;
 
-pub use adamw::{AdamW, AdamWConfig};
+pub use adamw::{AdamW, AdamWConfig, StateBits};
 pub use clip::{clip_by_norm, global_norm};
 pub use guard::{Guard, Verdict};
 pub use schedule::{Decay, Schedule};
