@@ -79,6 +79,7 @@ pub struct Work {
 impl Work {
     /// Steps of an answer that are timed: the prompt gives the first token, and the step that
     /// gives the second is where programs set up what they use again.
+    #[cfg(any(feature = "llama", feature = "candle"))]
     pub fn timed_steps(&self) -> usize {
         self.tokens - 2
     }

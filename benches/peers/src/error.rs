@@ -64,12 +64,9 @@ pub enum Error {
         index: usize,
     },
     /// The logits are no numbers, so that the time says nothing.
-    #[cfg(any(feature = "llama", feature = "candle"))]
+    #[cfg(any(feature = "llama", feature = "candle", test))]
     #[error("the logits are not finite")]
     NotFinite,
-    /// The peer has no way to do this.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// Not among `--peers`.
     #[error("not asked for")]
     NotAsked,

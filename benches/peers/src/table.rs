@@ -200,10 +200,10 @@ A CPU, 2 of 8 threads; 2026-01-02, commit 0123456789 with changes.
 
 | | device | prefill, tokens/s | decode, tokens/s | decode, 16 at once, tokens/s | load, s |
 |---|---|---:|---:|---:|---:|
-| globe | a \\| b | 100 ± 10.0 | 10.0 ± 1.00 | 40.0 ± 4.00 | 1.25 |
+| globe | a \\| b | 100 ± 5.00 | 10.0 ± 0.50 | 40.0 ± 2.00 | 1.25 |
 | llama.cpp Vulkan | not run | – | – | – | – |
-| llama.cpp CPU | a \\| b | 400 ± 40.0 | 40.0 ± 4.00 | 160 ± 16.0 | 1.25 |
-| candle CPU | a \\| b | 50.0 ± 5.00 | 5.00 ± 0.50 | – | 1.25 |
+| llama.cpp CPU | a \\| b | 400 ± 20.0 | 40.0 ± 2.00 | 160 ± 8.00 | 1.25 |
+| candle CPU | a \\| b | 50.0 ± 2.50 | 5.00 ± 0.25 | – | 1.25 |
 
 * llama.cpp Vulkan did not run: no device at all
 * candle CPU, decode, 16 at once, was not measured: it cannot
