@@ -1,12 +1,11 @@
 //! Attention of a prompt, of a vision tower's windows, of a decode step, and backwards.
 
-use criterion::Criterion;
 use globe_ops::{
     SavedAttention, StepAttention, attention, attention_backward, attention_step,
     attention_with_lse, key_ranges, tensor_i32,
 };
 
-use crate::rig::{Rig, bytes, products};
+use crate::rig::{Rig, Visit, bytes, products};
 use crate::{HEADS, TOKENS};
 
 /// Patches of a photo of 448 pixels, in windows of 8 by 8, and the tower's heads.
@@ -18,10 +17,10 @@ const ANSWERS: usize = 16;
 const TAIL: usize = 32;
 
 /// All of them. Products count the score and the sum of values.
-pub fn all(criterion: &mut Criterion, rig: &Rig) {
-    prefill(criterion, rig);
-    windows(criterion, rig);
-    step(criterion, rig);
+pub fn all(rig: &Rig, visit: Visit) {
+    prefill(rig, visit);
+    windows(rig, visit);
+    step(rig, visit);
 }
 
 /// Each token reads those up to itself.
@@ -29,7 +28,7 @@ fn causal() -> Vec<[i32; 2]> {
     (1..=TOKENS as i32).map(|end| [0, end]).collect()
 }
 
-fn prefill(criterion: &mut Criterion, rig: &Rig) {
+fn prefill(rig: &Rig, visit: Visit) {
     let [n_heads, n_kv_heads, head_dim] = HEADS;
     let q = rig.values([TOKENS, n_heads, head_dim]);
     let [k, v] = [0, 1].map(|_| rig.values([TOKENS, n_kv_heads, head_dim]));
@@ -42,7 +41,7 @@ fn prefill(criterion: &mut Criterion, rig: &Rig) {
     let pairs = TOKENS * (TOKENS + 1) / 2;
     let forward = 2 * pairs * n_heads * head_dim;
     let name = format!("prompt of {TOKENS}");
-    rig.bench(criterion, ["attention", &name], products(forward), || {
+    rig.case(visit, ["attention", &name], products(forward), || {
         attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale)
     });
 
@@ -51,12 +50,12 @@ fn prefill(criterion: &mut Criterion, rig: &Rig) {
     let dy = rig.values([TOKENS, n_heads, head_dim]);
     let saved = SavedAttention { q, k, v, y, lse, ranges, prefix: 0, scale };
     // Scores and their gradients twice, and three sums.
-    rig.bench(criterion, ["attention_backward", &name], products(forward / 2 * 7), || {
+    rig.case(visit, ["attention_backward", &name], products(forward / 2 * 7), || {
         attention_backward(saved.clone(), dy.clone(), &key_ranges)
     });
 }
 
-fn windows(criterion: &mut Criterion, rig: &Rig) {
+fn windows(rig: &Rig, visit: Visit) {
     let [n_heads, head_dim] = VISION_HEADS;
     let [q, k, v] = [0, 1, 2].map(|_| rig.values([PATCHES, n_heads, head_dim]));
     let first = |patch: usize| patch / WINDOW * WINDOW;
@@ -67,14 +66,14 @@ fn windows(criterion: &mut Criterion, rig: &Rig) {
     for (name, ranges, keys) in
         [("windows of 64 in 1024", windows, WINDOW), ("all of 1024", everything, PATCHES)]
     {
-        let throughput = products(2 * PATCHES * keys * n_heads * head_dim);
-        rig.bench(criterion, ["attention", name], throughput, || {
+        let work = products(2 * PATCHES * keys * n_heads * head_dim);
+        rig.case(visit, ["attention", name], work, || {
             attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale)
         });
     }
 }
 
-fn step(criterion: &mut Criterion, rig: &Rig) {
+fn step(rig: &Rig, visit: Visit) {
     let [n_heads, n_kv_heads, head_dim] = HEADS;
     for rows in [1, ANSWERS] {
         let slots = TOKENS + rows * TAIL;
@@ -85,8 +84,8 @@ fn step(criterion: &mut Criterion, rig: &Rig) {
         let scale = (head_dim as f32).powf(-0.5);
         let plan = StepAttention { scale, window: None, max_keys: TOKENS + TAIL };
         let name = format!("{rows} rows, {TOKENS} shared keys and {TAIL} each");
-        let throughput = bytes(2 * slots * n_kv_heads * head_dim);
-        rig.bench(criterion, ["attention_step", &name], throughput, || {
+        let work = bytes(2 * slots * n_kv_heads * head_dim);
+        rig.case(visit, ["attention_step", &name], work, || {
             attention_step(q.clone(), k.clone(), v.clone(), &places, plan)
         });
     }

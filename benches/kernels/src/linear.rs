@@ -1,16 +1,15 @@
 //! Products with packed matrices, which are most of a model's work.
 
-use criterion::{Criterion, Throughput};
 use globe_ops::{Fused, Result, WeightFormat, linear, packed_linear};
 
-use crate::rig::{Rig, products};
+use crate::rig::{Rig, Visit, Work, products};
 use crate::{FFN, HIDDEN};
 
 /// Rows: one answer, four, sixteen, and a prompt.
 const ROWS: [usize; 4] = [1, 4, 16, 128];
 
 /// Every format at every number of rows, then what is fused, then the plain product.
-pub fn all(criterion: &mut Criterion, rig: &Rig) {
+pub fn all(rig: &Rig, visit: Visit) {
     let shape = [FFN, HIDDEN];
     for format in [WeightFormat::Q4, WeightFormat::Q8, WeightFormat::F16] {
         let weight = rig.matrix(format, shape).expect("a small matrix fits");
@@ -18,23 +17,23 @@ pub fn all(criterion: &mut Criterion, rig: &Rig) {
             let x = rig.values([rows, HIDDEN]);
             let name = format!("{}/{rows} rows", format.name());
             // Few rows wait for the weights, many for arithmetic.
-            let throughput = match rows {
-                1..=4 => Throughput::Bytes(weight.size_bytes()),
+            let work = match rows {
+                1..=4 => Work::Bytes(weight.size_bytes()),
                 _ => products(rows * FFN * HIDDEN),
             };
-            rig.bench(criterion, ["packed_linear", &name], throughput, || {
+            rig.case(visit, ["packed_linear", &name], work, || {
                 packed_linear(x.clone(), &weight, None, Fused::default())
             });
         }
     }
-    fused(criterion, rig);
+    fused(rig, visit);
     let (x, weight, bias) = (rig.values([16, HIDDEN]), rig.values(shape), rig.values([FFN]));
-    let throughput = products(16 * FFN * HIDDEN);
-    rig.bench(criterion, ["linear", "16 rows"], throughput, || linear(x.clone(), &weight, &bias));
+    let work = products(16 * FFN * HIDDEN);
+    rig.case(visit, ["linear", "16 rows"], work, || linear(x.clone(), &weight, &bias));
 }
 
 /// Norm, gate and up projection and SwiGLU in one kernel, as in a decode step.
-fn fused(criterion: &mut Criterion, rig: &Rig) {
+fn fused(rig: &Rig, visit: Visit) {
     let weight = rig.matrix(WeightFormat::Q4, [2 * FFN, HIDDEN]).expect("a small matrix fits");
     let norm = rig.values([HIDDEN]);
     for rows in [1, 16] {
@@ -44,11 +43,6 @@ fn fused(criterion: &mut Criterion, rig: &Rig) {
             packed_linear(x.clone(), &weight, None, fused)
         };
         let name = format!("norm and swiglu, q4/{rows} rows");
-        rig.bench(
-            criterion,
-            ["packed_linear", &name],
-            Throughput::Bytes(weight.size_bytes()),
-            call,
-        );
+        rig.bench(criterion, ["packed_linear", &name], Work::Bytes(weight.size_bytes()), call);
     }
 }

@@ -1,17 +1,9 @@
-//! The device, values to work on, and the clock.
+//! The device, values to work on, and what is done with each case.
 
-use std::time::{Duration, Instant};
-
-use criterion::{Bencher, Criterion, Throughput};
 use globe_ops::{
-    Compute, DeviceChoice, Int, PackedMatrix, Result, Tensor, WeightFormat, open_device,
+    Compute, DeviceChoice, Error, Int, PackedMatrix, Result, Tensor, WeightFormat, open_device,
     tensor_f32, tensor_i32,
 };
-
-/// Names the device that is measured: auto, gpu or software.
-const DEVICE: &str = "GLOBE_BENCH_DEVICE";
-/// Calls that may wait at once: what they write is held until the device has come to them.
-const QUEUED: u64 = 64;
 
 /// What every bench starts from.
 pub struct Rig {
@@ -20,41 +12,28 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Opens the device; without an adapter says so.
-    pub fn open() -> Option<Self> {
-        let name = std::env::var(DEVICE).unwrap_or_else(|_| "auto".to_string());
-        let choice = match name.parse::<DeviceChoice>() {
-            Ok(choice) => choice,
-            Err(error) => {
-                eprintln!("{DEVICE}: {error}");
-                std::process::exit(2);
-            }
-        };
-        match pollster::block_on(open_device(choice)) {
-            Ok(compute) if compute.is_gpu() => {
-                eprintln!("on {} ({:?} kernels)", compute.name, compute.variant());
-                Some(Self { compute })
-            }
-            Ok(_) => {
-                eprintln!("skipped: no adapter, and the CPU path is the reference only");
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                None
-            }
+    /// Opens the device that `choice` names.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if there is none.
+    pub fn open(choice: DeviceChoice) -> Result<Self> {
+        let compute = pollster::block_on(open_device(choice))?;
+        if compute.is_gpu() {
+            return Ok(Self { compute });
         }
+        let reason = "the CPU path is the reference and has no kernels".to_string();
+        Err(Error::NoAdapter { wanted: "GPU", reason })
     }
 
     /// Values from -1 to 1 that differ.
-    pub fn values<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+    pub(crate) fn values<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         let n = shape.iter().product();
         let value = |i: usize| (i * 7919 % 2003) as f32 / 1001.0 - 1.0;
         tensor_f32((0..n).map(value).collect(), shape, &self.compute.device)
     }
 
     /// Indices.
-    pub fn indices<const D: usize>(
+    pub(crate) fn indices<const D: usize>(
         &self,
         shape: [usize; D],
         values: impl IntoIterator<Item = usize>,
@@ -67,7 +46,11 @@ impl Rig {
     ///
     /// # Errors
     /// [`globe_ops::Error::TooLarge`] if the adapter cannot bind them.
-    pub fn matrix(&self, format: WeightFormat, [rows, cols]: [usize; 2]) -> Result<PackedMatrix> {
+    pub(crate) fn matrix(
+        &self,
+        format: WeightFormat,
+        [rows, cols]: [usize; 2],
+    ) -> Result<PackedMatrix> {
         let bytes = rows * PackedMatrix::row_bytes(format, cols);
         let words = match format {
             // Any bits are a number in these; those of floats are kept below 1.
@@ -85,51 +68,56 @@ impl Rig {
         Ok(matrix)
     }
 
-    /// Measures `call`, which one iteration makes once.
-    ///
-    /// # Panics
-    /// If `call` fails: the sizes above are this program's own.
-    pub fn bench<T>(
+    /// Shows a case to `visit`.
+    pub(crate) fn case<T>(
         &self,
-        criterion: &mut Criterion,
+        visit: Visit,
         [group, name]: [&str; 2],
-        throughput: Throughput,
+        work: Work,
         mut call: impl FnMut() -> Result<T>,
     ) {
-        let mut group = criterion.benchmark_group(group);
-        group.sample_size(10).throughput(throughput);
-        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-        group.bench_function(name, |bencher| self.time(bencher, &mut call));
-        group.finish();
+        visit(Case { group, name, work, call: &mut || call().map(drop) });
     }
 
-    fn time<T>(&self, bencher: &mut Bencher, call: &mut impl FnMut() -> Result<T>) {
-        bencher.iter_custom(|iterations| {
-            self.wait();
-            let start = Instant::now();
-            for i in 1..=iterations {
-                call().expect("the sizes fit, and the device is there");
-                if i % QUEUED == 0 {
-                    self.wait();
-                }
-            }
-            self.wait();
-            start.elapsed()
-        });
-    }
-
-    /// Until the device has done everything that was queued.
-    fn wait(&self) {
-        self.compute.device.sync().expect("the device is there");
+    /// Waits until the device has done everything that was queued.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost.
+    pub fn wait(&self) -> Result<()> {
+        self.compute.device.sync().map_err(|e| Error::Device { reason: e.to_string() })
     }
 }
 
+/// One kernel at one size.
+pub struct Case<'a> {
+    /// Name of the op.
+    pub group: &'a str,
+    /// Its format and size.
+    pub name: &'a str,
+    /// What a call does, to compare with what the adapter can do.
+    pub work: Work,
+    /// Queues a call, whose result is dropped.
+    pub call: &'a mut dyn FnMut() -> Result<()>,
+}
+
+/// The amount of work in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Read and written.
+    Bytes(u64),
+    /// Multiplied and added up.
+    Products(u64),
+}
+
+/// What is done with each case.
+pub type Visit<'a> = &'a mut dyn FnMut(Case);
+
 /// Bytes of tensors of so many f32 values.
-pub fn bytes(values: usize) -> Throughput {
-    Throughput::Bytes((size_of::<f32>() * values) as u64)
+pub(crate) fn bytes(values: usize) -> Work {
+    Work::Bytes((size_of::<f32>() * values) as u64)
 }
 
 /// Products that are added up.
-pub fn products(n: usize) -> Throughput {
-    Throughput::Elements(n as u64)
+pub(crate) fn products(n: usize) -> Work {
+    Work::Products(n as u64)
 }

@@ -13,7 +13,7 @@ const LEFT: f64 = 170.0;
 const LONGEST: f64 = 520.0;
 const BAR: f64 = 20.0;
 const STRIDE: f64 = 28.0;
-const TOP: f64 = 92.0;
+const TOP: f64 = 110.0;
 const GROUP_TITLE: f64 = 30.0;
 const GROUP_GAP: f64 = 22.0;
 /// Characters of a line of small print.
@@ -45,13 +45,21 @@ pub fn svg(report: &Report) -> String {
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
     );
     text(&mut svg, "title", 24.0, 38.0, "start", "Tokens per second, more is better");
-    for (i, line) in wrapped(&conditions(report)).iter().enumerate() {
+    for (i, line) in
+        wrapped(&format!("{}{}", conditions(report), devices(report))).iter().enumerate()
+    {
         text(&mut svg, "small", 24.0, 60.0 + 17.0 * i as f64, "start", line);
     }
     for (i, (name, batch)) in groups.iter().enumerate() {
         group(&mut svg, report, name, *batch, TOP + i as f64 * group_height);
     }
     svg + "</svg>\n"
+}
+
+/// What the GPU programs computed on: a bar means nothing without.
+fn devices(report: &Report) -> String {
+    let device = |peer: Peer| Some(format!(" {peer} on {}.", report.measured(peer)?.adapter));
+    [Peer::Globe, Peer::LlamaVulkan].into_iter().filter_map(device).collect()
 }
 
 /// One measurement of all peers.
@@ -174,6 +182,7 @@ mod tests {
         assert_eq!(svg.matches("class=\"value\"").count(), 8);
         assert_eq!(svg.matches("not measured: no device at all").count(), 3);
         assert_eq!(svg.matches("not measured: it cannot").count(), 1);
+        assert!(svg.contains("globe on a | b."));
         for group in ["Prefill", "Decode", "Decode, 16 at once"] {
             assert!(svg.contains(&format!(">{group}</text>")), "{group}");
         }
