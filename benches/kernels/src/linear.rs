@@ -43,6 +43,7 @@ fn fused(rig: &Rig, visit: Visit) {
             packed_linear(x.clone(), &weight, None, fused)
         };
         let name = format!("norm and swiglu, q4/{rows} rows");
-        rig.bench(criterion, ["packed_linear", &name], Work::Bytes(weight.size_bytes()), call);
+        let work = Work::Bytes(weight.size_bytes());
+        rig.case(visit, ["packed_linear", &name], work, call);
     }
 }
