@@ -81,9 +81,9 @@ impl WebEngine {
         self.engine.adapter().to_owned()
     }
 
-    /// Which kernels multiply by packed matrices: `lanes` or `teams`.
+    /// Which kernels multiply by packed matrices: `lanes`, `subgroups` or `teams`.
     pub fn kernels(&self) -> String {
-        format!("{:?}", self.compute.variant()).to_lowercase()
+        self.compute.variant().name().to_owned()
     }
 
     /// Architecture of the model.

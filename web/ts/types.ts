@@ -127,7 +127,7 @@ export interface ModelInfo {
   /** Whether kernels may use subgroups. */
   subgroups: boolean;
   /** Which kernels multiply by packed matrices. */
-  kernels: 'lanes' | 'teams';
+  kernels: 'lanes' | 'subgroups' | 'teams';
   gazetteer: string;
   /** Whether every byte was compared with a digest of the folder's manifest. */
   verified: boolean;
