@@ -55,7 +55,7 @@ impl Rig {
         let words = match format {
             // Any bits are a number in these; those of floats are kept below 1.
             WeightFormat::Q4 | WeightFormat::Q8 => {
-                (0..bytes).map(|i| (i * 7919 >> 3) as u8).collect()
+                (0..bytes).map(|i| ((i * 7919) >> 3) as u8).collect()
             }
             _ => (0..bytes / 2)
                 .flat_map(|i| (0x2400u16 | (i * 7919 % 1024) as u16).to_le_bytes())

@@ -18,7 +18,7 @@ pub fn commit() -> Option<String> {
         output.status.success().then(|| text.trim().to_string())
     };
     let mut commit = git(&["rev-parse", "HEAD"])?;
-    if git(&["status", "--porcelain", "--untracked-files=no"])? != "" {
+    if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
         commit += "-dirty";
     }
     Some(commit)
