@@ -93,7 +93,7 @@ pub fn write_f32_safetensors(
     let described: Vec<_> = sorted
         .iter()
         .map(|&(name, shape, values)| {
-            let size_bytes = (size_of::<f32>() * values.len()) as u64;
+            let size_bytes = size_of_val(values) as u64;
             Described { name, dtype: Dtype::F32, shape, size_bytes }
         })
         .collect();
