@@ -46,7 +46,8 @@ impl Expected {
             let product: f64 = values.iter().zip(&noise).map(|(v, n)| wide(v) * wide(n)).sum();
             // A product of n errors with noise in [-1, 1) is as large as their norm, by far at most.
             let off = [norm as f32 - print[0], product as f32 - print[1]];
-            if off.iter().any(|off| !(off.abs() <= tolerance * print[0].max(1e-5))) {
+            let limit = tolerance * print[0].max(1e-5);
+            if off.iter().any(|off| off.abs() > limit || off.is_nan()) {
                 wrong.push(format!("{name}: norm {norm}, product {product}, expected {print:?}"));
             }
             if self.0.info(&format!("{kind}.{name}")).is_some() {

@@ -6,6 +6,7 @@ mod batch;
 mod growth;
 mod plan;
 mod vision;
+mod weights;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -80,6 +80,32 @@ pub fn write_safetensors(
     Ok(file)
 }
 
+/// The same for `F32` tensors given by name, shape and values, without another copy of them.
+///
+/// # Errors
+/// [`Error::Write`] for a tensor that does not fill its shape, or a name that stands twice.
+pub fn write_f32_safetensors(
+    tensors: &[(&str, &[usize], &[f32])],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut sorted = tensors.to_vec();
+    sorted.sort_by_key(|(name, _, _)| *name);
+    let described: Vec<_> = sorted
+        .iter()
+        .map(|&(name, shape, values)| {
+            let size_bytes = size_of_val(values) as u64;
+            Described { name, dtype: Dtype::F32, shape, size_bytes }
+        })
+        .collect();
+    let mut file = header(&described, metadata)?;
+    let n: usize = sorted.iter().map(|(_, _, values)| values.len()).sum();
+    file.reserve_exact(size_of::<f32>() * n);
+    for (_, _, values) in sorted {
+        file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    Ok(file)
+}
+
 fn described<'a>(tensor: &'a OutTensor<'_>) -> Described<'a> {
     let OutTensor { name, dtype, shape, data } = tensor;
     Described { name, dtype: *dtype, shape, size_bytes: data.len() as u64 }

@@ -30,8 +30,8 @@ type Update<'a> = dyn FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>> 
 
 /// Both means of one parameter, laid out like it.
 enum Means {
-    Floats([Tensor<2>; 2]),
-    Bytes(ByteMeans),
+    Floats(Box<[Tensor<2>; 2]>),
+    Bytes(Box<ByteMeans>),
 }
 
 /// Means per parameter.
@@ -46,8 +46,12 @@ pub(crate) struct DeviceAdamW {
 impl Means {
     fn zeros(shape: [usize; 2], config: &AdamWConfig, device: &Device) -> Self {
         match config.state_bits {
-            StateBits::Eight => Self::Bytes(ByteMeans::zeros(shape[0] * shape[1], device)),
-            StateBits::ThirtyTwo => Self::Floats([zeros(shape, device), zeros(shape, device)]),
+            StateBits::Eight => {
+                Self::Bytes(Box::new(ByteMeans::zeros(shape[0] * shape[1], device)))
+            }
+            StateBits::ThirtyTwo => {
+                Self::Floats(Box::new([zeros(shape, device), zeros(shape, device)]))
+            }
         }
     }
 
@@ -57,14 +61,15 @@ impl Means {
         let flat = |t: &Tensor<2>| t.clone().reshape([shape[0] * shape[1]]);
         let (values, gradient) = (flat(&parameter), flat(&gradient));
         let parameter = match self {
-            Self::Floats([mean, mean_sq]) => {
+            Self::Floats(means) => {
+                let [mean, mean_sq] = &mut **means;
                 let (parameter, m, v) = adamw(values, gradient, flat(mean), flat(mean_sq), step)?;
                 (*mean, *mean_sq) = (m.reshape(shape), v.reshape(shape));
                 parameter
             }
             Self::Bytes(means) => {
-                let (parameter, packed) = adamw_8bit(values, gradient, means.clone(), step)?;
-                *means = packed;
+                let (parameter, packed) = adamw_8bit(values, gradient, (**means).clone(), step)?;
+                **means = packed;
                 parameter
             }
         };
@@ -176,13 +181,13 @@ impl DeviceAdamW {
         let [means, squares] = MEANS.map(&lay_out);
         for (mean, mean_sq) in means?.into_iter().zip(squares?) {
             self.means.push(match self.config.state_bits {
-                StateBits::ThirtyTwo => Means::Floats([mean, mean_sq]),
+                StateBits::ThirtyTwo => Means::Floats(Box::new([mean, mean_sq])),
                 StateBits::Eight => {
                     let [mean, mean_sq] =
                         [mean, mean_sq].map(|values| pollster::block_on(read_f32(values)));
                     let (mean, mean_sq) =
                         (mean.map_err(device_error)?, mean_sq.map_err(device_error)?);
-                    Means::Bytes(ByteMeans::pack([&mean, &mean_sq], &self.device))
+                    Means::Bytes(Box::new(ByteMeans::pack([&mean, &mean_sq], &self.device)))
                 }
             });
         }

@@ -419,7 +419,10 @@ impl Policy for ModelPolicy {
                     let found =
                         |name: &str| state.optimiser.values(&format!("{name}.{suffix}")).ok();
                     let mut tensors = Vec::new();
-                    let take = |tensor| Ok(tensors.push(tensor));
+                    let take = |tensor| {
+                        tensors.push(tensor);
+                        Ok(())
+                    };
                     weights.lay_out(found, take).map_err(model_error)?;
                     Ok(tensors)
                 })

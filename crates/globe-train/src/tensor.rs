@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use globe_format::{Checkpoint, MemoryFiles, OutTensor, SINGLE_FILE, write_safetensors};
+use globe_format::{Checkpoint, MemoryFiles, SINGLE_FILE, write_f32_safetensors};
 
 use crate::{Error, Result};
 
@@ -60,9 +60,8 @@ impl Tensors {
     /// # Errors
     /// If a tensor does not fill its shape.
     pub fn to_bytes(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-        let tensors: Vec<_> =
-            self.iter().map(|(name, shape, values)| OutTensor::f32(name, shape, values)).collect();
-        Ok(write_safetensors(&tensors, metadata)?)
+        let tensors: Vec<_> = self.iter().collect();
+        Ok(write_f32_safetensors(&tensors, metadata)?)
     }
 
     /// Reads a safetensors file; 16-bit tensors are widened.
