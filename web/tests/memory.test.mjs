@@ -7,9 +7,9 @@ import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
 import { serve } from './server.mjs';
 
 /** Two hundred on WebGPU: the first of them fill caches and pools, the others must leave nothing behind. */
-const ROUNDS = { gpu: [20, 180], cpu: [5, 20] };
-/** On the heap: kernels that were compiled late, and the last result, whose text is not always equally long. */
-const KEPT_BYTES = 32 << 10;
+const ROUNDS = { gpu: [60, 140], cpu: [5, 20] };
+/** On the heap: the last result, whose text is not always equally long, and what a cache of kernels takes late. */
+const KEPT_BYTES = 16 << 10;
 /** Photos of three sizes in turn, so that buffers of several sizes come and go. */
 const PHOTOS = ['small_40x30.png', 'odd_187x131.png', 'photo.jpg'];
 

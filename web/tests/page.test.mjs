@@ -141,7 +141,7 @@ test('the dial rounds what is shown and what is copied', async () => {
   await setLocator(page, { samples: 1, maxTokens: 4, temperature: 0 });
   await choosePhoto(page);
   await page.getByRole('button', { name: 'Locate', exact: true }).click();
-  await page.locator('.headline').waitFor();
+  await page.locator('.headline').waitFor({ timeout: 60_000 });
   await page.getByRole('radio', { name: 'country' }).check();
   await page.getByText("The model's text may name a city").waitFor();
   await page.waitForFunction(() => document.querySelector('globe-locator').result.answers[0].text === null);
@@ -174,7 +174,7 @@ test('the page opens and locates without network; sealed, it reaches nothing', a
   await setLocator(page, { samples: 1, maxTokens: 6, temperature: 0 });
   await choosePhoto(page);
   await page.getByRole('button', { name: 'Locate', exact: true }).click();
-  await page.locator('.headline').waitFor();
+  await page.locator('.headline').waitFor({ timeout: 60_000 });
   assert.deepEqual(askedByThePage(), [], 'locating asked for nothing');
   await page.getByText('0 requests since the model was loaded.').waitFor();
 

@@ -14,13 +14,15 @@ const FORMATS = { q4: [16, 2], q8: [32, 2] };
 /** Tokenizer and template come from a committed checkpoint: a larger table may hold more than they name. */
 const SMALL_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'preprocessor_config.json', 'generation_config.json'];
 
-/** `config.json` of Qwen2.5-VL-7B with as many layers and blocks as asked for. */
+/** `config.json` of Qwen2.5-VL-7B with as many layers and blocks as asked for; with few, one large table is enough. */
 function config(layers, blocks) {
+  const tied = layers < 28;
   const small = JSON.parse(readFileSync(join(GOLDEN, 'untied/config.json'), 'utf8'));
   return {
     ...small,
+    tie_word_embeddings: tied,
     text_config: {
-      ...small.text_config, hidden_size: 3584, intermediate_size: 18944, num_attention_heads: 28, num_key_value_heads: 4, num_hidden_layers: layers, vocab_size: 152064,
+      ...small.text_config, tie_word_embeddings: tied, hidden_size: 3584, intermediate_size: 18944, num_attention_heads: 28, num_key_value_heads: 4, num_hidden_layers: layers, vocab_size: 152064,
       layer_types: Array(layers).fill('full_attention'), rope_parameters: { mrope_section: [16, 24, 24], rope_theta: 1e6, rope_type: 'default' },
     },
     vision_config: {
@@ -55,7 +57,9 @@ function shapes({ text_config: text, vision_config: vision }) {
       [at('post_attention_layernorm.weight'), hidden], [at('mlp.gate_up.weight'), 2 * ffn, hidden], [at('mlp.down_proj.weight'), hidden, ffn],
     );
   }
-  return [...list, ['model.norm.weight', hidden], ['lm_head.weight', text.vocab_size, hidden]];
+  list.push(['model.norm.weight', hidden]);
+  if (!text.tie_word_embeddings) list.push(['lm_head.weight', text.vocab_size, hidden]);
+  return list;
 }
 
 /** Places of every array in the virtual one, and its size. */

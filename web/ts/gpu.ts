@@ -17,10 +17,20 @@ export interface AdapterInfo {
 const NEEDED = { maxStorageBuffersPerShaderStage: 8, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };
 
 /** The adapter that the engine would use, or null. */
-export async function findAdapter(): Promise<AdapterInfo | null> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
-  if (!adapter) return null;
-  const { info, limits, features } = adapter;
+const request = () => navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null) ?? Promise.resolve(null);
+
+/** What it is, and why it cannot run the kernels: null where there is nothing to say. */
+export async function findAdapter(): Promise<{ info: AdapterInfo | null; missing: GlobeError | null }> {
+  const adapter = await request();
+  return { info: adapter && describe(adapter), missing: fault(adapter) };
+}
+
+/** Why the adapter cannot run the kernels, or null. */
+export async function lacking(): Promise<GlobeError | null> {
+  return fault(await request());
+}
+
+function describe({ info, limits, features }: GPUAdapter): AdapterInfo {
   return {
     description: [info.vendor, info.architecture, info.description].filter(Boolean).join(' ') || 'graphics processor',
     f16: features.has('shader-f16'),
@@ -32,10 +42,8 @@ export async function findAdapter(): Promise<AdapterInfo | null> {
   };
 }
 
-/** Why the adapter cannot run the kernels, or null. */
-export async function lacking(): Promise<GlobeError | null> {
+function fault(adapter: GPUAdapter | null): GlobeError | null {
   if (!navigator.gpu) return new GlobeError('NoWebGpu', 'this browser has no WebGPU; use a current Chrome, Edge, Firefox or Safari');
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
   if (!adapter) return new GlobeError('NoWebGpu', 'WebGPU finds no graphics processor here; check the graphics driver and the browser settings');
   // The runtime creates a query set with every stream and stops without this feature.
   if (!adapter.features.has('timestamp-query')) {
@@ -59,7 +67,7 @@ export function refuse(features: readonly GPUFeatureName[]): void {
 
 /** Which of the wanted features devices will have. */
 export async function granted(): Promise<GPUFeatureName[]> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  const adapter = await request();
   return adapter ? wantedOf(adapter) : [];
 }
 
@@ -70,10 +78,10 @@ function wantedOf(adapter: GPUAdapter): GPUFeatureName[] {
 /** Hears of every device that the engine opens: of its loss, and of errors nobody asked for. Adds the wanted features. */
 export function watchDevices(onLost: (reason: string) => void, onError: (error: GlobeError) => void): void {
   if (typeof GPUAdapter === 'undefined') return;
-  const request = GPUAdapter.prototype.requestDevice;
+  const { requestDevice } = GPUAdapter.prototype;
   GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, descriptor) {
     const requiredFeatures = [...new Set([...(descriptor?.requiredFeatures ?? []), ...wantedOf(this)])];
-    const device = await request.call(this, { ...descriptor, requiredFeatures });
+    const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
     void device.lost.then(({ reason, message }) => onLost(message || reason));
     device.addEventListener('uncapturederror', ({ error }) => {
       const outOfMemory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;

@@ -1,15 +1,16 @@
 // What this browser can run, said before anything large is downloaded.
 
 import { asGlobeError, type ErrorCode } from './errors.js';
-import { findAdapter, lacking, type AdapterInfo } from './gpu.js';
+import { findAdapter, type AdapterInfo } from './gpu.js';
 import { fetchManifest } from './model/folder.js';
 import { folderUrl } from './urls.js';
 
 /** The CPU path of the worker takes no more. */
 const MAX_CPU_MODEL_BYTES = 512 << 20;
 
-/** Cache, activations and buffers beside the weights. */
-const WORKING_BYTES = 512 << 20;
+/** Cache, activations and buffers beside the weights: what a small model needs, and what a large one needs at most. */
+const [LEAST_WORKING_BYTES, MOST_WORKING_BYTES] = [32 << 20, 512 << 20];
+const needed = (bytes: number) => bytes + Math.min(LEAST_WORKING_BYTES + bytes, MOST_WORKING_BYTES);
 
 /** Verdict and the facts behind it. */
 export interface Probe {
@@ -27,21 +28,23 @@ export interface Probe {
 
 /** Looks at the adapter, at the storage and, if a folder is named, at its manifest; `keptBytes` says what a stored copy has. */
 export async function probe(url: string | undefined, keptBytes: () => Promise<number | null>): Promise<Probe> {
-  const [adapter, missing, storage] = await Promise.all([findAdapter(), lacking(), estimate()]);
+  const fetched = url === undefined ? null : fetchManifest(folderUrl(url), AbortSignal.timeout(20_000));
+  fetched?.catch(() => undefined); // looked at below
+  const [{ info: adapter, missing }, storage] = await Promise.all([findAdapter(), estimate()]);
   const facts = { adapter, storage };
   let model: Probe['model'] = null;
   let largestPart = 0;
   try {
-    const manifest = url === undefined ? null : await fetchManifest(folderUrl(url), AbortSignal.timeout(20_000));
+    const manifest = await fetched;
     if (manifest) {
-      model = { bytes: manifest.totalBytes, neededBytes: manifest.totalBytes + WORKING_BYTES };
+      model = { bytes: manifest.totalBytes, neededBytes: needed(manifest.totalBytes) };
       largestPart = manifest.largestPart;
     }
   } catch (thrown) {
     const { code, message } = asGlobeError(thrown);
     // Without the network, a stored model is as good.
     const bytes = code === 'Network' ? await keptBytes() : null;
-    if (bytes !== null) model = { bytes, neededBytes: bytes + WORKING_BYTES };
+    if (bytes !== null) model = { bytes, neededBytes: needed(bytes) };
     else return { fits: false, reason: message, code, device: null, model: null, ...facts };
   }
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
@@ -55,8 +58,8 @@ export async function probe(url: string | undefined, keptBytes: () => Promise<nu
   if (adapter && largestPart > adapter.maxBindingBytes) {
     return verdict(false, 'gpu', `A part of the model takes ${size(largestPart)}; this graphics processor binds at most ${size(adapter.maxBindingBytes)}.`, 'DoesNotFit');
   }
-  const needed = model ? ` It needs about ${size(model.neededBytes)} of graphics memory, which browsers do not let a page measure.` : '';
-  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${needed}`);
+  const memory = model ? ` It needs about ${size(model.neededBytes)} of graphics memory, which browsers do not let a page measure.` : '';
+  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}`);
 }
 
 async function estimate(): Promise<Probe['storage']> {
@@ -64,8 +67,8 @@ async function estimate(): Promise<Probe['storage']> {
   return found ? { quota: found.quota ?? 0, usage: found.usage ?? 0 } : null;
 }
 
-/** Bytes in words. */
+/** Bytes in words, number and unit on one line. */
 export function size(bytes: number): string {
-  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
-  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${Math.max(1, Math.round(bytes / 1e3))} kB`;
+  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)}\u00a0GB`;
+  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)}\u00a0MB` : `${Math.max(1, Math.round(bytes / 1e3))}\u00a0kB`;
 }

@@ -11,6 +11,7 @@ import { GlobeMap } from './globe-map.js';
 import { sentence } from './model-panel.js';
 import { results, timings } from './result-view.js';
 import { layout, theme } from './styles.js';
+import { countryNames } from './words.js';
 import './model-panel.js';
 
 const PRECISIONS: readonly Precision[] = ['country', 'region', 'city'];
@@ -91,6 +92,7 @@ export class GlobeLocator extends LitElement {
   override connectedCallback(): void {
     super.connectedCallback();
     document.addEventListener('paste', this.onPaste);
+    setTimeout(() => countryNames(this.language()));
   }
 
   override disconnectedCallback(): void {

@@ -84,12 +84,19 @@ export class GlobeMap extends LitElement {
   @state() private view = WHOLE;
   /** What it shows: the same a moment later. */
   @state() private drawn: { view: View; paths: Drawing } | null = null;
+  /** Units of the drawing that are one pixel of the screen. */
+  @state() private unit = 1;
   private data: World | null = null;
   private drawing = false;
+  private readonly resized = new ResizeObserver(([entry]) => {
+    const width = entry?.contentRect.width ?? 0;
+    if (width > 0) this.unit = WIDTH / width;
+  });
   private drag: { x: number; y: number } | null = null;
 
   override connectedCallback(): void {
     super.connectedCallback();
+    this.resized.observe(this);
     preloadMap().then(
       ({ data, whole }) => {
         this.data = data;
@@ -98,6 +105,11 @@ export class GlobeMap extends LitElement {
       },
       (error: Error) => (this.failed = error.message),
     );
+  }
+
+  override disconnectedCallback(): void {
+    super.disconnectedCallback();
+    this.resized.disconnect();
   }
 
   protected override willUpdate(changed: PropertyValues): void {
@@ -165,7 +177,7 @@ export class GlobeMap extends LitElement {
     const at = projection([place.lon, place.lat]);
     if (!at || !inside(at)) return nothing;
     const chosen = place.rank === this.chosen;
-    return svg`<g class=${chosen ? 'pin chosen' : 'pin'} transform="translate(${at[0]},${at[1]})">
+    return svg`<g class=${chosen ? 'pin chosen' : 'pin'} transform="translate(${at[0]},${at[1]}) scale(${this.unit})">
       <circle r=${chosen ? 11 : 9}></circle><text>${place.rank}</text></g>`;
   }
 
@@ -173,7 +185,7 @@ export class GlobeMap extends LitElement {
     const at = this.photo && projection([this.photo.lon, this.photo.lat]);
     if (!at || !inside(at)) return nothing;
     const size = MIN_CIRCLE_PX;
-    return svg`<path class="photo" transform="translate(${at[0]},${at[1]})" d="M0,${-size}L${size},0L0,${size}L${-size},0Z"></path>`;
+    return svg`<path class="photo" transform="translate(${at[0]},${at[1]}) scale(${this.unit})" d="M0,${-size}L${size},0L0,${size}L${-size},0Z"></path>`;
   }
 
   private zoomBy(factor: number): void {

@@ -42,12 +42,12 @@ function table(candidates: Candidate[], view: ResultView) {
 
 function row(place: Candidate, view: ResultView) {
   const chosen = place.rank === view.chosen;
-  const region = place.city && place.region ? html`<span class="soft small">, ${place.region}</span>` : nothing;
+  const region = place.city && place.region ? html`<span class="soft small">, <bdi>${place.region}</bdi></span>` : nothing;
   const name = place.city ?? place.region ?? countryName(place, view.language);
-  const country = place.city || place.region ? html`<span class="soft small">, ${countryName(place, view.language)}</span>` : nothing;
+  const country = place.city || place.region ? html`<span class="soft small">, <bdi>${countryName(place, view.language)}</bdi></span>` : nothing;
   return html`<tr class=${chosen ? 'chosen' : ''}>
     <td><button type="button" aria-pressed=${chosen} tabindex=${chosen || (view.chosen === 0 && place.rank === 1) ? 0 : -1} data-rank=${place.rank} @click=${() => view.choose(place.rank)}>
-      <span class="rank" aria-label="Rank ${place.rank}">${place.rank}</span><span>${name}${region}${country}</span></button></td>
+      <span class="rank" aria-label="Rank ${place.rank}">${place.rank}</span><span><bdi>${name}</bdi>${region}${country}</span></button></td>
     <td class="number">
       <svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="10"></rect>${svg`<rect width=${place.confidence * 100} height="10"></rect>`}</svg><span dir="ltr">${percent(place.confidence)}</span></td>
     <td class="number"><span dir="ltr">${distance(place.radius_km)}</span></td>

@@ -15,7 +15,7 @@ export const theme = css`
     --pin: light-dark(#b3401f, #ff9a6b);
     --clue: light-dark(#fbe9b7, #4d3d10);
     --bad: light-dark(#a3221b, #ff9d94);
-    --land: light-dark(#c9d5cf, #33414a);
+    --land: light-dark(#bccbc4, #3a4a54);
     --sea: light-dark(#eef4f6, #10171d);
     --radius: 0.75rem;
     display: block;
@@ -28,6 +28,7 @@ export const theme = css`
   h2, h3, p, ul, dl, dd { margin: 0; padding: 0; }
   /* These words are English in any page: each paragraph takes the direction of its own first letter. */
   h2, h3, p, dd, dt, legend { unicode-bidi: plaintext; text-align: match-parent; }
+  button, summary { unicode-bidi: plaintext; }
   h2, h3 { font-size: 0.8125rem; font-weight: 600; letter-spacing: 0.01em; color: var(--soft); }
   button, input, select {
     font: inherit;
@@ -78,6 +79,7 @@ export const layout = css`
     border-radius: var(--radius);
     background: var(--sunk);
   }
+  .drop .row { justify-content: center; }
   .drop.over { border-color: var(--accent); background: var(--wash); }
   .drop .title { font-size: 1.25rem; font-weight: 600; }
   .photo { position: relative; margin: 0; border-radius: var(--radius); overflow: hidden; background: var(--sunk); }

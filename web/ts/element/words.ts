@@ -8,11 +8,24 @@ export function placeName(candidate: Candidate, language: string): string {
   return [candidate.city, candidate.city ? null : candidate.region, countryName(candidate, language)].filter(Boolean).join(', ');
 }
 
+const countries = new Map<string, Intl.DisplayNames>();
+
+/** Names of countries in a language. A browser takes some 30 ms to look up the first: an element asks early, in a task of its own. */
+export function countryNames(language: string): Intl.DisplayNames | null {
+  try {
+    const names = countries.get(language) ?? new Intl.DisplayNames([language], { type: 'region' });
+    countries.set(language, names);
+    return names;
+  } catch {
+    return null; // a language tag that the browser does not know
+  }
+}
+
 export function countryName(candidate: Candidate, language: string): string {
   try {
-    return new Intl.DisplayNames([language], { type: 'region' }).of(candidate.country_code) ?? candidate.country;
+    return countryNames(language)?.of(candidate.country_code) ?? candidate.country;
   } catch {
-    return candidate.country; // a language tag or a code that the browser does not know
+    return candidate.country; // a code that is none
   }
 }
 
