@@ -59,8 +59,8 @@ fn main(
     let word = block * 128u + local / 4u;
     let shift = local % 4u * 8u;
     let g = gradient[i] * params.gradient_scale * inside;
-    var m = tables[codes[word] >> shift & 255u] * scales[2u * block];
-    var v = tables[SQUARES + (codes[word + 64u] >> shift & 255u)] * scales[2u * block + 1u];
+    var m = tables[(codes[word] >> shift) & 255u] * scales[2u * block];
+    var v = tables[SQUARES + ((codes[word + 64u] >> shift) & 255u)] * scales[2u * block + 1u];
     m = m + params.keep * (g - m);
     v = v * params.beta2 + params.keep_sq * g * g;
     if inside != 0.0 {
@@ -78,7 +78,7 @@ fn main(
     if local < 128u {
         let p = 4u * local;
         codes[block * 128u + local] =
-            packed[p] | packed[p + 1u] << 8u | packed[p + 2u] << 16u | packed[p + 3u] << 24u;
+            packed[p] | (packed[p + 1u] << 8u) | (packed[p + 2u] << 16u) | (packed[p + 3u] << 24u);
     }
     if local == 0u {
         scales[2u * block] = m_scale;

@@ -19,7 +19,7 @@ const SIZES: usize = 10;
 const HOST_GROWTH: u64 = 2 << 20;
 
 /// Memory of the process as the kernel counts it, bytes.
-fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
