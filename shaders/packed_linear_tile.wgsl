@@ -1,5 +1,6 @@
 // y = x weight^T + bias, a 64 x 64 tile per workgroup, 4 x 4 outputs per invocation; weights are
-// unpacked into workgroup memory, one block of 32 inputs at a time.
+// unpacked into workgroup memory, one block of 32 inputs at a time. Factors have 32 or 16 bits there,
+// sums have 32.
 //
 // With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up.
 // `x` has whole blocks, zeros past its width.
@@ -8,6 +9,7 @@
 
 #import packed
 #import weights
+#import stage
 
 const TILE: u32 = 64u;
 const QUADS: u32 = 16u; // vec4 along a side of the tile
@@ -31,17 +33,17 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
 @group(0) @binding(6) var<uniform> params: Params;
 
-var<workgroup> x_tile: array<vec4<f32>, DEPTH * QUADS>; // [input][row]
-var<workgroup> weight_tile: array<vec4<f32>, DEPTH * QUADS>; // [input][output]
+var<workgroup> x_tile: array<Factors, DEPTH * QUADS>; // [input][row]
+var<workgroup> weight_tile: array<Factors, DEPTH * QUADS>; // [input][output]
 
 // Four inputs of one row or output, spread over four lines of a tile.
-fn put_x(k: u32, at: u32, v: vec4<f32>) {
+fn put_x(k: u32, at: u32, v: Factors) {
     for (var i = 0u; i < 4u; i++) {
         x_tile[(4u * k + i) * QUADS + at / 4u][at % 4u] = v[i];
     }
 }
 
-fn put_weight(k: u32, at: u32, v: vec4<f32>) {
+fn put_weight(k: u32, at: u32, v: Factors) {
     for (var i = 0u; i < 4u; i++) {
         weight_tile[(4u * k + i) * QUADS + at / 4u][at % 4u] = v[i];
     }
@@ -83,13 +85,13 @@ fn main(
             scale = block_scale(scales[weight_row * params.scale_words + b / 2u], b);
         }
         for (var k = quad; k < 8u; k += 4u) {
-            put_x(k, mine, x[(x_row * params.blocks + b) * 8u + k]);
-            put_weight(k, mine, values(block, k) * scale);
+            put_x(k, mine, staged_x(x[(x_row * params.blocks + b) * 8u + k]));
+            put_weight(k, mine, staged_weight(values(block, k) * scale));
         }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
-            let w = weight_tile[d * QUADS + tx];
-            let a = x_tile[d * QUADS + ty];
+            let w = vec4<f32>(weight_tile[d * QUADS + tx]);
+            let a = vec4<f32>(x_tile[d * QUADS + ty]);
             sums[0] += a.x * w;
             sums[1] += a.y * w;
             sums[2] += a.z * w;

@@ -1,7 +1,7 @@
 //! `globe devices`.
 
 use anyhow::Context;
-use globe_ops::{Adapter, DeviceChoice, Variant, adapters, open_device};
+use globe_ops::{Adapter, DeviceChoice, Fragment, Variant, adapters, open_device};
 use serde::Serialize;
 
 use crate::args::DevicesArgs;
@@ -27,6 +27,8 @@ struct AdapterView<'a> {
     f16: bool,
     subgroups: bool,
     timestamps: bool,
+    /// Side of the matrices that subgroups hold, for the variant `cooperative`.
+    cooperative_matrices: Option<u32>,
     /// Fewest and most invocations of a subgroup.
     subgroup_size: (u32, u32),
     /// Kernels that multiply by packed matrices.
@@ -46,6 +48,7 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             f16: adapter.features.f16,
             subgroups: adapter.features.subgroups,
             timestamps: adapter.features.timestamps,
+            cooperative_matrices: adapter.fragment.map(Fragment::side),
             subgroup_size: adapter.subgroup_size,
             linear: adapter.variant().name(),
             linear_choices: Variant::ALL
@@ -86,6 +89,7 @@ fn adapter(adapter: &AdapterView) -> String {
         (adapter.f16, "f16"),
         (adapter.subgroups, "subgroups"),
         (adapter.timestamps, "timestamps"),
+        (adapter.cooperative_matrices.is_some(), "cooperative matrices"),
     ];
     let present: Vec<&str> =
         abilities.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
@@ -116,6 +120,7 @@ mod tests {
             f16: true,
             subgroups: false,
             timestamps: true,
+            cooperative_matrices: Some(16),
             subgroup_size: (8, 8),
             linear: "teams",
             linear_choices: vec!["subgroups", "teams"],
@@ -125,7 +130,7 @@ mod tests {
 Some GPU
   api       vulkan (software)
   driver    mesa 25
-  features  f16, timestamps
+  features  f16, timestamps, cooperative matrices
   binding   at most 128 MiB per buffer
   kernels   teams, of subgroups, teams (GLOBE_LINEAR forces one)
 --device auto takes: Some GPU

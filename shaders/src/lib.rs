@@ -2,13 +2,11 @@
 //!
 //! No GPU crate: the text is data, and the checks in `tests/` validate it without a device.
 
-mod header;
 mod link;
 mod program;
 
-pub use header::web_header;
 pub use link::{LinkError, link};
-pub use program::{KvFormat, Program, Team, WeightFormat};
+pub use program::{Fragment, KvFormat, Program, Stage, Team, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -80,6 +78,10 @@ kernels! {
     PackedGather => "packed_gather",
     /// Gradient of the input of a product with a packed matrix.
     PackedLinearBackward => "packed_linear_backward",
+    /// The same for adapters whose loads are dear.
+    PackedLinearBackwardLanes => "packed_linear_backward_lanes",
+    /// Product with a packed matrix by cooperative matrices.
+    PackedLinearCooperative => "packed_linear_cooperative",
     /// Product with a packed matrix for few rows.
     PackedLinearFew => "packed_linear_few",
     /// Product with a packed matrix, a weight row per lane.
@@ -125,6 +127,9 @@ macro_rules! shared {
 shared! {
     "attention_tile",
     "erf",
+    "fragment_16_32",
+    "fragment_8_32",
+    "fragment_8_8",
     "kv_f16",
     "kv_f32",
     "packed",
@@ -137,6 +142,8 @@ shared! {
     "rows_1",
     "rows_4",
     "rows_8",
+    "stage_f16",
+    "stage_f32",
     "team_plain",
     "team_subgroup",
     "weights_bf16",

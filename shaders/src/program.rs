@@ -101,6 +101,70 @@ impl Team {
     }
 }
 
+/// How factors of a product wait in workgroup memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// As 32-bit floats.
+    F32,
+    /// As 16-bit floats, for shaders that have them.
+    F16,
+}
+
+impl Stage {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// Cooperative matrices of 16-bit factors and 32-bit sums: their side, and the invocations of the
+/// subgroups that hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fragment {
+    /// 16 x 16 in subgroups of 32.
+    Side16Lanes32,
+    /// 8 x 8 in subgroups of 32.
+    Side8Lanes32,
+    /// 8 x 8 in subgroups of 8.
+    Side8Lanes8,
+}
+
+impl Fragment {
+    /// Every kind, larger ones first.
+    pub const ALL: [Self; 3] = [Self::Side16Lanes32, Self::Side8Lanes32, Self::Side8Lanes8];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Side16Lanes32 => "16_32",
+            Self::Side8Lanes32 => "8_32",
+            Self::Side8Lanes8 => "8_8",
+        }
+    }
+
+    /// Rows and columns.
+    pub const fn side(self) -> u32 {
+        match self {
+            Self::Side16Lanes32 => 16,
+            Self::Side8Lanes32 | Self::Side8Lanes8 => 8,
+        }
+    }
+
+    /// Invocations of a subgroup.
+    pub const fn lanes(self) -> u32 {
+        match self {
+            Self::Side16Lanes32 | Self::Side8Lanes32 => 32,
+            Self::Side8Lanes8 => 8,
+        }
+    }
+}
+
 /// Numbers of rows that share one read of the weights.
 pub const ROWS: [usize; 3] = [1, 4, 8];
 
@@ -123,11 +187,24 @@ pub struct Program {
     pub kv: Option<KvFormat>,
     /// What `#import team` stands for.
     pub team: Option<Team>,
+    /// What `#import stage` stands for.
+    pub stage: Option<Stage>,
+    /// What `#import fragment` stands for.
+    pub fragment: Option<Fragment>,
 }
 
 impl From<Kernel> for Program {
     fn from(kernel: Kernel) -> Self {
-        Self { kernel, weights: None, rows: None, parts: None, kv: None, team: None }
+        Self {
+            kernel,
+            weights: None,
+            rows: None,
+            parts: None,
+            kv: None,
+            team: None,
+            stage: None,
+            fragment: None,
+        }
     }
 }
 
@@ -141,6 +218,8 @@ impl Program {
             kernel.choose("parts", &PARTS, &mut programs, |p, x| p.parts = Some(x));
             kernel.choose("kv", &KvFormat::ALL, &mut programs, |p, x| p.kv = Some(x));
             kernel.choose("team", &Team::ALL, &mut programs, |p, x| p.team = Some(x));
+            kernel.choose("stage", &Stage::ALL, &mut programs, |p, x| p.stage = Some(x));
+            kernel.choose("fragment", &Fragment::ALL, &mut programs, |p, x| p.fragment = Some(x));
             programs
         };
         Kernel::ALL.iter().copied().flat_map(choices).collect()
@@ -154,6 +233,8 @@ impl Program {
             self.parts.map(|n| n.to_string()),
             self.kv.map(|kv| format!("kv_{}", kv.name())),
             self.team.map(|team| team.name().to_owned()),
+            self.stage.map(|stage| format!("stage_{}", stage.name())),
+            self.fragment.map(|fragment| fragment.name().to_owned()),
         ];
         let choices = choices.into_iter().flatten().map(|choice| format!("_{choice}"));
         choices.fold(self.kernel.name().to_owned(), |name, choice| name + &choice)
@@ -177,13 +258,38 @@ impl Program {
         stand_in("parts", self.parts.map(|n| n.to_string()));
         stand_in("kv", self.kv.map(|kv| kv.name().to_owned()));
         stand_in("team", self.team.map(|team| team.name().to_owned()));
+        stand_in("stage", self.stage.map(|stage| stage.name().to_owned()));
+        stand_in("fragment", self.fragment.map(|fragment| fragment.name().to_owned()));
         let linked = link(self.kernel.file(), &shared);
         linked.unwrap_or_else(|e| panic!("{}: {e}", self.name()))
     }
 
     /// Whether it runs only where shaders have subgroups.
     pub fn needs_subgroups(&self) -> bool {
-        self.kernel == Kernel::PackedLinearLanes || self.team == Some(Team::Subgroup)
+        matches!(self.kernel, Kernel::PackedLinearLanes | Kernel::PackedLinearBackwardLanes)
+            || self.team == Some(Team::Subgroup)
+            || self.needs_cooperative()
+    }
+
+    /// Whether it runs only where shaders have 16-bit floats.
+    pub fn needs_f16(&self) -> bool {
+        self.stage == Some(Stage::F16) || self.needs_cooperative()
+    }
+
+    /// Whether it runs only where subgroups hold matrices, which browsers do not have.
+    pub fn needs_cooperative(&self) -> bool {
+        self.fragment.is_some()
+    }
+
+    /// The lines that a device wants before [`Program::source`]. A browser has subgroups only where
+    /// they are enabled, while naga 30 has them always and knows no such line.
+    pub fn header(&self, in_browser: bool) -> String {
+        let lines = [
+            (in_browser && self.needs_subgroups(), "enable subgroups;\n"),
+            (self.needs_f16(), "enable f16;\n"),
+            (self.needs_cooperative(), "enable wgpu_cooperative_matrix;\n"),
+        ];
+        lines.into_iter().filter(|(needed, _)| *needed).map(|(_, line)| line).collect()
     }
 }
 

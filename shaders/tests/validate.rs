@@ -10,17 +10,27 @@ const MAX_WORKGROUP_BYTES: u32 = 16 * 1024;
 const MAX_LINES: usize = 300;
 
 fn check(program: Program) -> Vec<String> {
-    let source = program.source();
-    let module = match naga::front::wgsl::parse_str(&source) {
+    let source = program.header(false) + &program.source();
+    let mut capabilities = Capabilities::empty();
+    // What a program does not say that it needs, it may not use.
+    for (needed, capability) in [
+        // unpack2x16float is part of WebGPU; naga counts it as an ability of its own.
+        (true, Capabilities::SHADER_FLOAT16_IN_FLOAT32),
+        (program.needs_subgroups(), Capabilities::SUBGROUP),
+        (program.needs_f16(), Capabilities::SHADER_FLOAT16),
+        (program.needs_cooperative(), Capabilities::COOPERATIVE_MATRIX),
+    ] {
+        capabilities.set(capability, needed);
+    }
+    let mut parser = naga::front::wgsl::Frontend::new_with_options(naga::front::wgsl::Options {
+        parse_doc_comments: false,
+        capabilities,
+    });
+    let module = match parser.parse(&source) {
         Ok(module) => module,
         Err(e) => return vec![e.emit_to_string(&source)],
     };
     let mut faults = Vec::new();
-    // unpack2x16float is part of WebGPU; naga counts it as an ability of its own.
-    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if program.needs_subgroups() {
-        capabilities |= Capabilities::SUBGROUP;
-    }
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     match info {
         Ok(info) => check_bindings(&module, &info, &mut faults),

@@ -69,7 +69,7 @@ fn check_all(compute: &Compute, precision: Precision) {
 
 #[test]
 fn tokens_and_logits_match_on_the_adapter() {
-    for &variant in globe_tests::variants() {
+    for &variant in globe_tests::variants().iter().filter(|variant| !variant.rounds()) {
         check_all(&gpu().clone().with_variant(variant), Precision::Stored);
     }
 }

@@ -30,8 +30,9 @@ fn product(case: &Case, format: WeightFormat, compute: &Compute) -> Vec<f32> {
 }
 
 fn check(case: &Case, format: WeightFormat) {
-    let expected = product(case, format, &Compute::cpu());
     for &variant in variants() {
+        // The oracle knows of the variant what it rounds.
+        let expected = product(case, format, &Compute::cpu().with_variant(variant));
         let compute = gpu().clone().with_variant(variant);
         let what = format!(
             "packed_linear {format:?} {variant:?} {}x{} to {}, norm {} swiglu {}",
@@ -80,6 +81,29 @@ fn what_stands_around_the_product_matches_the_oracle() {
             let case = Case { rows, cols: 100, outputs: 70, bias, norm, residual, swiglu };
             check(&case, WeightFormat::Q4);
             check(&case, WeightFormat::F32);
+        }
+    }
+}
+
+#[test]
+fn variants_that_round_keep_eleven_bits_and_their_range() {
+    let (rows, cols, outputs) = (17, 64, 33);
+    let cpu = Compute::cpu();
+    for (x_scale, weight_scale) in [(1.0, 1.0), (1e6, 1.0), (1.0, 500.0), (1e-2, 1e-2)] {
+        let weights: Vec<f32> =
+            random(outputs * cols, 2).iter().map(|weight| weight * weight_scale).collect();
+        let product = |compute: &Compute| {
+            let weight = packed(&weights, outputs, cols, WeightFormat::F32, compute);
+            let x = random_tensor([rows, cols], 1, &compute.device).mul_scalar(x_scale);
+            let y = packed_linear(x, &weight, None, Fused::default()).unwrap();
+            values(y.div_scalar(x_scale * weight_scale))
+        };
+        let expected = product(&cpu);
+        for &variant in variants().iter().filter(|variant| variant.rounds()) {
+            let what = format!("{variant:?}, inputs by {x_scale}, weights by {weight_scale}");
+            let rounded = product(&gpu().clone().with_variant(variant));
+            assert_close(&what, &rounded, &expected, 1e-3);
+            assert_ne!(rounded, expected, "{what}");
         }
     }
 }

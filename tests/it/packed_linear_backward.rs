@@ -1,11 +1,18 @@
-use globe_ops::{Fused, Tensor, WeightFormat, packed_linear, packed_linear_backward};
+use globe_ops::{
+    Compute, Fused, Tensor, Variant, WeightFormat, packed_linear, packed_linear_backward,
+};
 use globe_tests::{assert_close, gpu, packed, packed_in_parts, random, random_tensor, values};
 
 use crate::SUM_TOL;
 
+/// The adapter with the kernel that it chooses, and with the one for GPUs.
+fn kernels() -> [Compute; 2] {
+    [gpu().clone(), gpu().clone().with_variant(Variant::Teams)]
+}
+
 fn check(format: WeightFormat, [rows, outputs, cols]: [usize; 3]) {
     let what = format!("packed_linear_backward {format:?} {rows}x{outputs}x{cols}");
-    let run = |compute: &globe_ops::Compute| {
+    let run = |compute: &Compute| {
         let weight = packed(&random(outputs * cols, 1), outputs, cols, format, compute);
         let dy = random_tensor([rows, outputs], 2, &compute.device);
         let residual = random_tensor([rows, cols], 3, &compute.device);
@@ -13,13 +20,25 @@ fn check(format: WeightFormat, [rows, outputs, cols]: [usize; 3]) {
         let added = packed_linear_backward(dy, &weight, Some(residual)).unwrap();
         values(Tensor::cat(vec![plain, added], 0))
     };
-    assert_close(&what, &run(gpu()), &run(&globe_ops::Compute::cpu()), SUM_TOL);
+    let expected = run(&Compute::cpu());
+    for compute in kernels() {
+        let what = format!("{what} {:?}", compute.variant());
+        assert_close(&what, &run(&compute), &expected, SUM_TOL);
+    }
 }
 
 #[test]
 fn gradients_match_the_oracle() {
     for format in WeightFormat::ALL {
-        for size in [[1, 64, 64], [63, 100, 85], [64, 96, 172], [65, 33, 896], [130, 500, 20]] {
+        for size in [
+            [1, 64, 64],
+            [63, 100, 88],
+            [17, 36, 132],
+            [63, 100, 85],
+            [64, 96, 172],
+            [65, 33, 896],
+            [130, 500, 20],
+        ] {
             check(format, size);
         }
     }
@@ -28,21 +47,26 @@ fn gradients_match_the_oracle() {
 
 #[test]
 fn parts_add_up() {
-    let run = |compute: &globe_ops::Compute, part_rows: usize| {
-        let weight = random(150 * 96, 1);
+    let run = |compute: &Compute, part_rows: usize| {
+        let weight = random(152 * 96, 1);
         let weight = packed_in_parts(&weight, part_rows, 96, WeightFormat::Q8, compute);
-        let dy = random_tensor([70, 150], 2, &compute.device);
+        let dy = random_tensor([70, 152], 2, &compute.device);
         let residual = random_tensor([70, 96], 3, &compute.device);
         values(packed_linear_backward(dy, &weight, Some(residual)).unwrap())
     };
-    let whole = run(gpu(), 150);
-    assert_close("parts", &run(gpu(), 64), &whole, SUM_TOL);
-    assert_close("oracle", &run(&globe_ops::Compute::cpu(), 64), &whole, SUM_TOL);
+    let whole = run(&Compute::cpu(), 152);
+    assert_close("oracle", &run(&Compute::cpu(), 64), &whole, SUM_TOL);
+    for compute in kernels() {
+        for part_rows in [152, 64, 63] {
+            let what = format!("parts of {part_rows} by {:?}", compute.variant());
+            assert_close(&what, &run(&compute, part_rows), &whole, SUM_TOL);
+        }
+    }
 }
 
 #[test]
 fn the_oracle_is_the_gradient_of_packed_linear() {
-    let cpu = globe_ops::Compute::cpu();
+    let cpu = Compute::cpu();
     let weight = packed(&random(40 * 50, 1), 40, 50, WeightFormat::Q4, &cpu);
     let dy = random_tensor([7, 40], 2, &cpu.device);
     let dx = values(packed_linear_backward(dy.clone(), &weight, None).unwrap());

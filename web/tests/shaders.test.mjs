@@ -20,14 +20,21 @@ after(async () => {
   await server?.close();
 });
 
-/** What Tint says against each program. */
+/** Kernels that browsers cannot run: they have no matrices held by subgroups. */
+const NATIVE_ONLY = ['packed_linear_cooperative'];
+
+/** What Tint says against each program. Without 16-bit floats, all else of a program that uses them is still compiled. */
 function faultsOf(page, programs) {
   return page.evaluate(async (programs) => {
     const adapter = await navigator.gpu.requestAdapter();
     const subgroups = adapter.features.has('subgroups');
-    const device = await adapter.requestDevice({ requiredFeatures: subgroups ? ['subgroups'] : [] });
+    const f16 = adapter.features.has('shader-f16');
+    const features = [...(subgroups ? ['subgroups'] : []), ...(f16 ? ['shader-f16'] : [])];
+    const device = await adapter.requestDevice({ requiredFeatures: features });
+    const widened = (source) => source.replace('enable f16;', '').replace(/\bf16\b/g, 'f32');
     const faults = [];
-    for (const { name, source: code } of programs) {
+    for (const { name, source } of programs) {
+      const code = f16 ? source : widened(source);
       device.pushErrorScope('validation');
       const { messages } = await device.createShaderModule({ label: name, code }).getCompilationInfo();
       const error = await device.popErrorScope();
@@ -43,7 +50,7 @@ test('every program compiles in the browser', async () => {
   const files = readdirSync(FOLDER);
   const kernels = readdirSync(SHADERS).filter((name) => name.endsWith('.wgsl')).map((name) => name.slice(0, -5));
   assert.ok(kernels.length > 0, `no shaders in ${SHADERS}`);
-  assert.deepEqual(kernels.filter((kernel) => !files.some((file) => file.startsWith(kernel))), [], 'kernels without a program');
+  assert.deepEqual(kernels.filter((kernel) => !files.some((file) => file.startsWith(kernel))), NATIVE_ONLY, 'kernels without a program');
   const programs = files.map((file) => ({ name: file, source: readFileSync(join(FOLDER, file), 'utf8') }));
   const page = await newPage(browser, server);
   const { faults, subgroups } = await faultsOf(page, programs);

@@ -2,13 +2,14 @@
 
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{Device, DeviceKind, Int, Tensor};
-use globe_shaders::Team;
+pub use globe_shaders::Fragment;
+use globe_shaders::{Stage, Team};
 
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
 pub const TASKS_MAX: usize = 1024;
-/// Environment variable that forces the kernels of packed matrices: `lanes`, `subgroups` or `teams`.
+/// Environment variable that forces the kernels of packed matrices, by [`Variant::name`].
 const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 
 /// Which kernels multiply by packed matrices.
@@ -16,6 +17,10 @@ const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 pub enum Variant {
     /// A weight row per lane, inputs broadcast within the subgroup: fastest on software adapters.
     Lanes,
+    /// As [`Variant::Subgroups`], but tiles are products of 16-bit matrices that subgroups hold.
+    Cooperative(Fragment),
+    /// As [`Variant::Subgroups`], but tiles wait in workgroup memory as 16-bit floats.
+    Half,
     /// 32 lanes walk a weight row together and add up within subgroups, tiles for many rows: for GPUs.
     Subgroups,
     /// The same through workgroup memory: runs everywhere.
@@ -24,30 +29,58 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant.
-    pub const ALL: [Self; 3] = [Self::Lanes, Self::Subgroups, Self::Teams];
+    pub const ALL: [Self; 7] = [
+        Self::Lanes,
+        Self::Cooperative(Fragment::Side16Lanes32),
+        Self::Cooperative(Fragment::Side8Lanes32),
+        Self::Cooperative(Fragment::Side8Lanes8),
+        Self::Half,
+        Self::Subgroups,
+        Self::Teams,
+    ];
 
     /// Its name, as in `GLOBE_LINEAR`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lanes => "lanes",
+            Self::Cooperative(_) => "cooperative",
+            Self::Half => "half",
             Self::Subgroups => "subgroups",
             Self::Teams => "teams",
         }
     }
 
-    /// What suits the adapter, unless the environment asks for another that it can run.
+    /// Whether products of many rows round their factors to 16 bits, so that tokens may differ from
+    /// those of the other variants.
+    pub const fn rounds(self) -> bool {
+        matches!(self, Self::Cooperative(_) | Self::Half)
+    }
+
+    /// What suits the adapter, unless the environment asks for another that it can run. Variants that
+    /// round are taken only when they are asked for.
     fn choose(adapter: &Adapter) -> Self {
         let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
         let can_run = |variant: &Self| adapter.can_run(*variant);
         let asked = Self::ALL.into_iter().filter(can_run).find(|v| v.name() == wanted);
-        let suits = |variant: &Self| *variant != Self::Lanes || adapter.software;
+        let suits = |variant: &Self| match variant {
+            Self::Lanes => adapter.software,
+            _ => !variant.rounds(),
+        };
         let best = Self::ALL.into_iter().filter(can_run).find(suits);
         asked.or(best).unwrap_or(Self::Teams)
     }
 
     /// How sums are put together where several lanes share a weight row.
     pub(crate) fn team(self) -> Team {
-        if self == Self::Subgroups { Team::Subgroup } else { Team::Plain }
+        match self {
+            Self::Lanes | Self::Teams => Team::Plain,
+            Self::Cooperative(_) | Self::Half | Self::Subgroups => Team::Subgroup,
+        }
+    }
+
+    /// How the factors of a tile wait in workgroup memory.
+    pub(crate) fn stage(self) -> Stage {
+        if self.rounds() { Stage::F16 } else { Stage::F32 }
     }
 }
 
@@ -96,6 +129,8 @@ pub struct Adapter {
     pub features: AdapterFeatures,
     /// Fewest and most invocations of a subgroup.
     pub subgroup_size: (u32, u32),
+    /// Matrices of 16-bit factors that its subgroups hold.
+    pub fragment: Option<Fragment>,
 }
 
 impl Adapter {
@@ -112,6 +147,10 @@ impl Adapter {
             Variant::Lanes => has && (least, most) == (8, 8),
             // A team of 32 must hold whole subgroups, also where the driver may choose their size.
             Variant::Subgroups => has && least.is_power_of_two() && most <= 32,
+            Variant::Half => self.features.f16 && self.can_run(Variant::Subgroups),
+            Variant::Cooperative(fragment) => {
+                self.fragment == Some(fragment) && self.can_run(Variant::Half)
+            }
             Variant::Teams => true,
         }
     }
@@ -150,7 +189,23 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         },
         subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
+        fragment: fragment(adapter),
     }
+}
+
+/// Square matrices of 16-bit factors and 32-bit sums, in subgroups whose size is known.
+fn fragment(adapter: &wgpu::Adapter) -> Option<Fragment> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let info = adapter.get_info();
+    let known = adapter.cooperative_matrix_properties();
+    let has = |fragment: &Fragment| {
+        let (side, lanes) = (fragment.side(), fragment.lanes());
+        (info.subgroup_min_size, info.subgroup_max_size) == (lanes, lanes)
+            && known.iter().any(|p| {
+                [p.m_size, p.n_size, p.k_size] == [side; 3] && (p.ab_type, p.cr_type) == (F16, F32)
+            })
+    };
+    Fragment::ALL.into_iter().find(has)
 }
 
 /// An open device and what the loader must know of it.

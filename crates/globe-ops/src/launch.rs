@@ -8,7 +8,7 @@ use burn::backend::wgpu::{
 use burn::tensor::{DType, Shape};
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
-use globe_shaders::{Program, web_header};
+use globe_shaders::Program;
 
 /// Workgroups along one axis of a dispatch, the limit of every WebGPU adapter.
 const MAX_GROUPS: u32 = 65_535;
@@ -29,9 +29,7 @@ struct Source(Program);
 
 impl KernelSource for Source {
     fn source(&self) -> SourceTemplate {
-        let source = self.0.source();
-        let header = if cfg!(target_family = "wasm") { web_header(&source) } else { "" };
-        SourceTemplate::new(format!("{header}{source}"))
+        SourceTemplate::new(self.0.header(cfg!(target_family = "wasm")) + &self.0.source())
     }
 
     fn id(&self) -> KernelId {

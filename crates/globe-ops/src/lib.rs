@@ -58,8 +58,8 @@ pub use burn::tensor::{Device, Int, Tensor};
 pub use capture::StepGraph;
 pub use column_sums::column_sums;
 pub use device::{
-    Adapter, AdapterFeatures, Compute, DeviceChoice, TASKS_MAX, Variant, adapters, open_device,
-    open_device_with,
+    Adapter, AdapterFeatures, Compute, DeviceChoice, Fragment, TASKS_MAX, Variant, adapters,
+    open_device, open_device_with,
 };
 pub use error::{Error, Result};
 pub use gather_rows::gather_rows;

@@ -2,8 +2,8 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
-use burn::backend::{Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{FloatDType, Tensor};
 use globe_shaders::{Kernel, Program, WeightFormat};
 
 use crate::device::Variant;
@@ -22,6 +22,11 @@ const LANES_OUTPUTS: u32 = 32;
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
 const TILE: u32 = 64;
+
+/// What inputs are divided by and weights multiplied by before they are rounded: `stage_f16.wgsl`.
+const SHIFT: f32 = 16.0;
+/// The largest 16-bit float.
+const HIGHEST_F16: f32 = 65_504.0;
 
 const BIAS: u32 = 1;
 const NORM: u32 = 2;
@@ -83,7 +88,12 @@ pub trait PackedLinearOps: RmsNormOps {
             }
             false => x,
         };
-        let weight = unpack::<Self>(plan.format, words, scales, plan.rows, plan.blocks);
+        let mut weight = unpack::<Self>(plan.format, words, scales, plan.rows, plan.blocks);
+        let mut x = x;
+        if plan.is_tiled(rows) && plan.variant.rounds() {
+            x = rounded::<Self>(x, SHIFT.recip());
+            weight = rounded::<Self>(weight, SHIFT);
+        }
         let mut out = Self::float_matmul(x, Self::float_swap_dims(weight, 0, 1));
         if has(BIAS) {
             let bias = Self::float_slice(bias, &[part.clone().into()]);
@@ -107,6 +117,13 @@ pub trait PackedLinearOps: RmsNormOps {
         }
         Self::float_slice_assign(y, &place, out)
     }
+}
+
+/// `values * shift` as 16-bit floats, which hold them no more exactly than that.
+fn rounded<B: Backend>(values: FloatTensor<B>, shift: f32) -> FloatTensor<B> {
+    let values = B::float_mul_scalar(values, shift.into());
+    let values = B::float_clamp(values, (-HIGHEST_F16).into(), HIGHEST_F16.into());
+    B::float_cast(B::float_cast(values, FloatDType::F16), FloatDType::F32)
 }
 
 #[cfg(feature = "flex")]
@@ -136,8 +153,9 @@ impl PackedLinearOps for CubeBackend {
         let params = words![rows, blocks, outputs, scale_words, y_stride, first, flags];
         if plan.is_tiled(rows) {
             let tensors = [&words, &scales, &x, &bias, &residual, &y];
-            let groups = [(outputs as u32).div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
-            launch(plan.program(Kernel::PackedLinearTile, None), &tensors, &params, groups);
+            let (program, tile) = plan.tile_kernel();
+            let groups = [(outputs as u32).div_ceil(tile), (rows as u32).div_ceil(tile), 1];
+            launch(program, &tensors, &params, groups);
             return y;
         }
         let (kernel, per_group, at_once) = plan.row_kernel(rows);
@@ -163,6 +181,16 @@ impl PackedPlan {
         self.variant != Variant::Lanes && rows > FEW_ROWS
     }
 
+    /// Kernel for many rows, and its rows and outputs per workgroup.
+    fn tile_kernel(&self) -> (Program, u32) {
+        if let Variant::Cooperative(fragment) = self.variant {
+            let program = self.program(Kernel::PackedLinearCooperative, None);
+            return (Program { fragment: Some(fragment), ..program }, 4 * fragment.side());
+        }
+        let program = self.program(Kernel::PackedLinearTile, None);
+        (Program { stage: Some(self.variant.stage()), ..program }, TILE)
+    }
+
     /// Kernel, outputs per workgroup and rows that share a read of the weights.
     fn row_kernel(&self, rows: usize) -> (Kernel, u32, usize) {
         let at_once = |most| match rows {
@@ -173,14 +201,13 @@ impl PackedPlan {
         match self.variant {
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
-            Variant::Teams | Variant::Subgroups => {
-                (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8))
-            }
+            _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
     }
 }
 
-/// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for.
+/// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds`] and
+/// there are more than 16 rows, both factors are rounded to 16 bits first; sums are f32 always.
 ///
 /// `x: [rows, cols]`, `weight: [outputs, cols]`, `bias: [outputs]`; returns `[rows, outputs]`, or
 /// half the outputs with SwiGLU. `x` may be as wide as the blocks of the weight instead.

@@ -7,12 +7,13 @@ use burn::tensor::{DType, Tensor};
 use globe_shaders::{Kernel, Program, WeightFormat};
 
 use crate::Result;
+use crate::device::Variant;
 use crate::launch::{contiguous, launch, words};
 use crate::packed::{BLOCK, PackedMatrix};
 use crate::shapes::expect;
 use crate::unpack::unpack;
 
-/// Rows and inputs per workgroup.
+/// Rows and inputs per workgroup of both kernels.
 const TILE: u32 = 64;
 
 const RESIDUAL: u32 = 4;
@@ -22,6 +23,7 @@ const ADD: u32 = 16;
 #[derive(Clone, Debug)]
 pub struct BackwardPlan {
     format: WeightFormat,
+    variant: Variant,
     /// Rows of the part, and its first output.
     outputs: usize,
     first: usize,
@@ -76,9 +78,14 @@ impl PackedLinearBackwardOps for CubeBackend {
         let [dy, residual] = contiguous([dy, residual]);
         let [rows, dy_stride] = dy.shape().dims();
         let [_, cols] = dx.shape().dims();
-        let BackwardPlan { format, outputs, first, blocks, scale_words, flags } = plan;
+        let BackwardPlan { format, outputs, first, blocks, scale_words, flags, .. } = plan;
         let params = words![rows, blocks, outputs, scale_words, cols, dy_stride, first, flags];
-        let program = Program { weights: Some(format), ..Kernel::PackedLinearBackward.into() };
+        let in_quads = [outputs, first, cols, dy_stride].iter().all(|n| n.is_multiple_of(4));
+        let kernel = match plan.variant {
+            Variant::Lanes if in_quads => Kernel::PackedLinearBackwardLanes,
+            _ => Kernel::PackedLinearBackward,
+        };
+        let program = Program { weights: Some(format), ..kernel.into() };
         let inputs = (blocks * BLOCK) as u32;
         let groups = [inputs.div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
         launch(program, &[&words, &scales, &dy, &residual, &dx], &params, groups);
@@ -115,6 +122,7 @@ pub fn packed_linear_backward(
         };
         let plan = BackwardPlan {
             format: weight.format,
+            variant: weight.variant,
             outputs: part.rows,
             first: part.first,
             blocks: weight.blocks(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use globe_shaders::{Program, web_header};
+use globe_shaders::Program;
 use wasm_bindgen_cli_support::Bindgen;
 
 const USAGE: &str = "usage: web-bindgen MODULE FOLDER [--names]
@@ -38,17 +38,16 @@ fn write(module: &str, folder: &str, names: bool) -> Result<(), String> {
     web.generate(Path::new(folder)).map_err(|error| format!("{module}: {error:#}"))
 }
 
-/// One file per program of the kernel table; files of programs that are gone are removed.
+/// One file per program of the kernel table that a browser can run; files of programs that are gone are removed.
 fn write_programs(folder: &Path) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(fail)?;
     }
     std::fs::create_dir_all(folder).map_err(fail)?;
-    for program in Program::all() {
+    for program in Program::all().into_iter().filter(|program| !program.needs_cooperative()) {
         let file = folder.join(format!("{}.wgsl", program.name()));
-        let source = program.source();
-        std::fs::write(file, format!("{}{source}", web_header(&source))).map_err(fail)?;
+        std::fs::write(file, program.header(true) + &program.source()).map_err(fail)?;
     }
     Ok(())
 }
