@@ -1,20 +1,18 @@
-// dx = dy weight, the gradient of the input of packed_linear, for adapters whose loads are dear: a tile
-// of 64 rows by 64 inputs per workgroup, 8 rows by 4 inputs per invocation. 32 outputs of the weight are
-// unpacked into workgroup memory at a time; each lane of a subgroup of 8 loads one row of dy, four
-// outputs at once, and the others get it by broadcast.
+// dx = dy weight, the gradient of the input of packed_linear, for adapters whose loads are dear. Every lane of
+// a subgroup of 8 has R rows of dy and the 32 inputs of one block; it unpacks the block of one output, and the
+// others get it by broadcast.
 //
 // dy_stride, cols, first and outputs are multiples of 4.
-// Dispatch (ceil(blocks / 2), ceil(rows / 64), 1). With ADD, dx holds the sum over earlier parts.
+// Dispatch (blocks, ceil(rows / (32 R)), 1). With ADD, dx holds the sum over earlier parts.
 // Oracle: globe_ops::packed_linear_backward, default body.
 
 #import packed
 #import weights
 
-const TILE: u32 = 64u;
-const QUADS: u32 = 16u; // vec4 along a side of the tile
-const DEPTH: u32 = 32u; // outputs at a time
-const ROWS: u32 = 8u; // rows of an invocation, and lanes of a subgroup
-const WG: u32 = 128u;
+const R: u32 = 2u; // rows per lane
+const LANES: u32 = 8u;
+const WG: u32 = 32u;
+const QUADS: u32 = 8u; // vec4 of a block
 const ADD: u32 = 16u;
 
 struct Params {
@@ -35,14 +33,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;        // [rows, cols / 4]
 @group(0) @binding(5) var<uniform> params: Params;
 
-var<workgroup> weight_tile: array<vec4<f32>, DEPTH * QUADS>; // [output][input]
-
-// Half a block of the weight per invocation; zeros past the last output.
-fn load_weight(local: u32, group: u32, o: u32) {
-    let block_out = local / 4u;
-    let side = local / 2u % 2u; // which of the two blocks
-    let b = min(group * 2u + side, params.blocks - 1u);
-    let output = o + block_out;
+// The block of one output; zeros past the last.
+fn unpacked(output: u32, b: u32) -> array<vec4<f32>, QUADS> {
     let row = min(output, params.outputs - 1u);
     var block: Block;
     for (var i = 0u; i < VECS; i++) {
@@ -52,22 +44,11 @@ fn load_weight(local: u32, group: u32, o: u32) {
     if SCALED {
         scale *= block_scale(scales[row * params.scale_words + b / 2u], b);
     }
-    for (var i = 0u; i < 4u; i++) {
-        let k = local % 2u * 4u + i;
-        weight_tile[block_out * QUADS + side * 8u + k] = values(block, k) * scale;
+    var w: array<vec4<f32>, QUADS>;
+    for (var k = 0u; k < QUADS; k++) {
+        w[k] = values(block, k) * scale;
     }
-}
-
-// One output: `value` is the gradient that this lane has loaded, of its row.
-fn add_output(sums: ptr<function, array<vec4<f32>, ROWS>>, value: f32, w: vec4<f32>) {
-    (*sums)[0] += subgroupBroadcast(value, 0u) * w;
-    (*sums)[1] += subgroupBroadcast(value, 1u) * w;
-    (*sums)[2] += subgroupBroadcast(value, 2u) * w;
-    (*sums)[3] += subgroupBroadcast(value, 3u) * w;
-    (*sums)[4] += subgroupBroadcast(value, 4u) * w;
-    (*sums)[5] += subgroupBroadcast(value, 5u) * w;
-    (*sums)[6] += subgroupBroadcast(value, 6u) * w;
-    (*sums)[7] += subgroupBroadcast(value, 7u) * w;
+    return w;
 }
 
 @compute @workgroup_size(WG)
@@ -76,40 +57,57 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let tx = local % QUADS;
-    let row_0 = group.y * TILE + local / QUADS * ROWS;
-    let my_row = min(row_0 + lane, params.rows - 1u) * (params.dy_stride / 4u) + params.first / 4u;
+    let row_0 = (group.y * WG + local) * R;
+    let b = group.x;
     let last = params.outputs / 4u - 1u;
-
-    var sums: array<vec4<f32>, ROWS>;
-    for (var o = 0u; o < params.outputs; o += DEPTH) {
-        load_weight(local, group.x, o);
-        workgroupBarrier();
-        for (var d = 0u; d < DEPTH; d += 4u) {
-            let g = dy[my_row + min((o + d) / 4u, last)];
-            let at = d * QUADS + tx;
-            add_output(&sums, g.x, weight_tile[at]);
-            add_output(&sums, g.y, weight_tile[at + QUADS]);
-            add_output(&sums, g.z, weight_tile[at + 2u * QUADS]);
-            add_output(&sums, g.w, weight_tile[at + 3u * QUADS]);
-        }
-        workgroupBarrier();
+    var dy_row: array<u32, R>;
+    for (var r = 0u; r < R; r++) {
+        let row = min(row_0 + r, params.rows - 1u);
+        dy_row[r] = row * (params.dy_stride / 4u) + params.first / 4u;
     }
 
-    let input = group.x * QUADS + tx;
-    for (var j = 0u; j < ROWS; j++) {
-        let row = row_0 + j;
-        if row >= params.rows || input >= params.cols / 4u {
-            continue;
+    var sums: array<vec4<f32>, R * QUADS>; // [row][input]
+    for (var o = 0u; o < params.outputs; o += LANES) {
+        let w = unpacked(o + lane, b);
+        var g: array<vec4<f32>, 2u * R>;
+        for (var r = 0u; r < R; r++) {
+            g[2u * r] = dy[dy_row[r] + o / 4u];
+            g[2u * r + 1u] = dy[dy_row[r] + min(o / 4u + 1u, last)];
         }
-        let to = row * (params.cols / 4u) + input;
-        var sum = sums[j];
-        if (params.flags & RESIDUAL) != 0u {
-            sum += residual[to];
+        for (var k = 0u; k < QUADS; k++) {
+            let w_0 = subgroupBroadcast(w[k], 0u);
+            let w_1 = subgroupBroadcast(w[k], 1u);
+            let w_2 = subgroupBroadcast(w[k], 2u);
+            let w_3 = subgroupBroadcast(w[k], 3u);
+            let w_4 = subgroupBroadcast(w[k], 4u);
+            let w_5 = subgroupBroadcast(w[k], 5u);
+            let w_6 = subgroupBroadcast(w[k], 6u);
+            let w_7 = subgroupBroadcast(w[k], 7u);
+            for (var r = 0u; r < R; r++) {
+                let g_0 = g[2u * r];
+                let g_1 = g[2u * r + 1u];
+                sums[r * QUADS + k] += g_0.x * w_0 + g_0.y * w_1 + g_0.z * w_2 + g_0.w * w_3
+                    + g_1.x * w_4 + g_1.y * w_5 + g_1.z * w_6 + g_1.w * w_7;
+            }
         }
-        if (params.flags & ADD) != 0u {
-            sum += dx[to];
+    }
+
+    for (var r = 0u; r < R; r++) {
+        for (var k = 0u; k < QUADS; k++) {
+            let row = row_0 + r;
+            let input = b * QUADS + k;
+            if row >= params.rows || input >= params.cols / 4u {
+                continue;
+            }
+            let to = row * (params.cols / 4u) + input;
+            var sum = sums[r * QUADS + k];
+            if (params.flags & RESIDUAL) != 0u {
+                sum += residual[to];
+            }
+            if (params.flags & ADD) != 0u {
+                sum += dx[to];
+            }
+            dx[to] = sum;
         }
-        dx[to] = sum;
     }
 }

@@ -13,8 +13,10 @@ use crate::packed::{BLOCK, PackedMatrix};
 use crate::shapes::expect;
 use crate::unpack::unpack;
 
-/// Rows and inputs per workgroup of both kernels.
+/// Rows and inputs per workgroup of `packed_linear_backward.wgsl`.
 const TILE: u32 = 64;
+/// Rows per workgroup of `packed_linear_backward_lanes.wgsl`, which takes one block of inputs.
+const LANES_ROWS: u32 = 64;
 
 const RESIDUAL: u32 = 4;
 const ADD: u32 = 16;
@@ -81,13 +83,18 @@ impl PackedLinearBackwardOps for CubeBackend {
         let BackwardPlan { format, outputs, first, blocks, scale_words, flags, .. } = plan;
         let params = words![rows, blocks, outputs, scale_words, cols, dy_stride, first, flags];
         let in_quads = [outputs, first, cols, dy_stride].iter().all(|n| n.is_multiple_of(4));
-        let kernel = match plan.variant {
-            Variant::Lanes if in_quads => Kernel::PackedLinearBackwardLanes,
-            _ => Kernel::PackedLinearBackward,
+        let inputs = (blocks * BLOCK) as u32;
+        let (kernel, groups) = match plan.variant {
+            Variant::Lanes if in_quads => {
+                let groups = [blocks as u32, (rows as u32).div_ceil(LANES_ROWS), 1];
+                (Kernel::PackedLinearBackwardLanes, groups)
+            }
+            _ => {
+                let groups = [inputs.div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
+                (Kernel::PackedLinearBackward, groups)
+            }
         };
         let program = Program { weights: Some(format), ..kernel.into() };
-        let inputs = (blocks * BLOCK) as u32;
-        let groups = [inputs.div_ceil(TILE), (rows as u32).div_ceil(TILE), 1];
         launch(program, &[&words, &scales, &dy, &residual, &dx], &params, groups);
         dx
     }
