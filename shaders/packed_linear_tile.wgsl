@@ -74,9 +74,9 @@ fn main(
     let tx = local % QUADS;
     let ty = local / QUADS;
 
-    var sums: array<vec4<f32>, 4>; // [row][output]
+    var sums = array<vec4<f32>, 4>(); // [row][output]
     for (var b = 0u; b < params.blocks; b++) {
-        var block: Block;
+        var block = Block();
         for (var i = 0u; i < VECS; i++) {
             block[i] = words[(weight_row * params.blocks + b) * VECS + i];
         }

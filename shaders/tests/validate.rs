@@ -133,3 +133,16 @@ fn every_file_is_in_the_table() {
         }
     }
 }
+
+/// Chromium 156 zeroes a variable without an initialiser once, not in each round of the loop it stands in.
+#[test]
+fn every_local_variable_has_an_initialiser() {
+    let mut bare = Vec::new();
+    let kernels = Kernel::ALL.iter().map(|kernel| (kernel.name(), kernel.file()));
+    for (name, text) in kernels.chain(SHARED.iter().copied()) {
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim());
+        let is_bare = |line: &&str| line.starts_with("var ") && !line.contains('=');
+        bare.extend(code.filter(is_bare).map(|line| format!("{name}: {line}")));
+    }
+    assert!(bare.is_empty(), "{}", bare.join("\n"));
+}
