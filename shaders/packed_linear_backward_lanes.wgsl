@@ -44,7 +44,7 @@ fn load_weight(local: u32, group: u32, o: u32) {
     let b = min(group * 2u + side, params.blocks - 1u);
     let output = o + block_out;
     let row = min(output, params.outputs - 1u);
-    var block: Block;
+    var block = Block();
     for (var i = 0u; i < VECS; i++) {
         block[i] = words[(row * params.blocks + b) * VECS + i];
     }
@@ -81,7 +81,7 @@ fn main(
     let my_row = min(row_0 + lane, params.rows - 1u) * (params.dy_stride / 4u) + params.first / 4u;
     let last = params.outputs / 4u - 1u;
 
-    var sums: array<vec4<f32>, ROWS>;
+    var sums = array<vec4<f32>, ROWS>();
     for (var o = 0u; o < params.outputs; o += DEPTH) {
         load_weight(local, group.x, o);
         workgroupBarrier();
