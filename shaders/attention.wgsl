@@ -64,13 +64,13 @@ fn head_row(row: u32, kv_head: u32) -> u32 {
 
 // q k^T of the owned queries, one column per walked key of tx.
 fn scores(queries: vec4<u32>, first_key: u32, kv_head: u32, local: u32) -> mat4x4<f32> {
-    var sums: mat4x4<f32>;
+    var sums = mat4x4<f32>();
     for (var start = 0u; start < params.quads; start += DEPTH) {
         workgroupBarrier();
         for (var i = local; i < WALKED * DEPTH; i += WG) {
             let key = min(first_key + i / DEPTH, params.keys - 1u);
             let quad = min(start + i % DEPTH, params.quads - 1u);
-            staged[i / DEPTH * STAGED_STEP + i % DEPTH] =
+            tile[i / DEPTH * STAGED_STEP + i % DEPTH] =
                 kv_values(k[(key * params.n_kv_heads + kv_head) * params.quads + quad]);
         }
         workgroupBarrier();
@@ -99,9 +99,9 @@ fn main(
     let shared_steps = (span.x + WALKED - 1u) / WALKED;
     let steps = shared_steps + (span.z - span.y + WALKED - 1u) / WALKED;
 
-    var queries: vec4<u32>;
-    var first: vec4<u32>;
-    var end: vec4<u32>;
+    var queries = vec4<u32>();
+    var first = vec4<u32>();
+    var end = vec4<u32>();
     for (var i = 0u; i < 4u; i++) {
         queries[i] = head_row(row + i, kv_head);
         let range = key_range(queries[i] / (params.n_kv_heads * params.group));
@@ -111,8 +111,8 @@ fn main(
     let shared_end = min(first, vec4(params.prefix));
 
     var highest = vec4(LOWEST);
-    var total: vec4<f32>;
-    var sums: array<mat4x4<f32>, PARTS>; // [quad][row]
+    var total = vec4<f32>();
+    var sums = array<mat4x4<f32>, PARTS>(); // [quad][row]
     for (var turn = 0u; turn < steps; turn++) {
         var start = turn * WALKED;
         var stop = span.x;
@@ -149,7 +149,7 @@ fn main(
         let n = min(WALKED, stop - start);
         for (var key = 0u; key < n; key++) {
             let at = ((start + key) * params.n_kv_heads + kv_head) * params.quads;
-            let weight = weights[key * WEIGHT_STEP + ty];
+            let weight = tile[key * WEIGHT_STEP + ty];
             for (var c = 0u; c < PARTS; c++) {
                 let quad = kv_values(v[at + min(tx + c * SIDE, params.quads - 1u)]);
                 sums[c] += outer(quad, weight);

@@ -53,7 +53,7 @@ fn tile_span(first_key: u32) -> vec2<u32> {
 // Products of the owned keys with walked queries, one column per walked query of tx: k q^T, or
 // v dy^T for values.
 fn products(of_values: bool, keys: vec4<u32>, first_row: u32, kv_head: u32, local: u32) -> mat4x4<f32> {
-    var sums: mat4x4<f32>;
+    var sums = mat4x4<f32>();
     for (var start = 0u; start < params.quads; start += DEPTH) {
         workgroupBarrier();
         for (var i = local; i < WALKED * DEPTH; i += WG) {
@@ -61,15 +61,15 @@ fn products(of_values: bool, keys: vec4<u32>, first_row: u32, kv_head: u32, loca
             let from_at = head_row(first_row + i / DEPTH, kv_head) * params.quads + quad;
             let at = i / DEPTH * STAGED_STEP + i % DEPTH;
             if of_values {
-                staged[at] = dy[from_at];
+                tile[at] = dy[from_at];
             } else {
-                staged[at] = q[from_at];
+                tile[at] = q[from_at];
             }
         }
         workgroupBarrier();
         for (var d = 0u; d < min(DEPTH, params.quads - start); d++) {
             let at = keys * params.quads + start + d;
-            var owned: mat4x4<f32>;
+            var owned = mat4x4<f32>();
             if of_values {
                 owned = mat4x4(v[at.x], v[at.y], v[at.z], v[at.w]);
             } else {
@@ -97,8 +97,8 @@ fn main(
     let span = workgroupUniformLoad(&block_span) * params.group; // rows
     let n_heads = params.n_kv_heads * params.group;
 
-    var dk_sums: array<mat4x4<f32>, PARTS>; // [quad][key]
-    var dv_sums: array<mat4x4<f32>, PARTS>;
+    var dk_sums = array<mat4x4<f32>, PARTS>(); // [quad][key]
+    var dv_sums = array<mat4x4<f32>, PARTS>();
     for (var start = span.x; start < span.y; start += WALKED) {
         var p = products(false, keys, start, kv_head, local);
         var ds = products(true, keys, start, kv_head, local);
@@ -114,12 +114,13 @@ fn main(
         }
         let n = min(WALKED, span.y - start);
 
+        workgroupBarrier();
         put_weights(tx, ty, p);
         workgroupBarrier();
         var at = head_row(start, kv_head);
         var head = start % params.group;
         for (var i = 0u; i < n; i++) {
-            let weight = weights[i * WEIGHT_STEP + ty];
+            let weight = tile[i * WEIGHT_STEP + ty];
             for (var c = 0u; c < PARTS; c++) {
                 let quad = min(tx + c * SIDE, params.quads - 1u);
                 dv_sums[c] += outer(dy[at * params.quads + quad], weight);
@@ -138,7 +139,7 @@ fn main(
         at = head_row(start, kv_head);
         head = start % params.group;
         for (var i = 0u; i < n; i++) {
-            let weight = weights[i * WEIGHT_STEP + ty];
+            let weight = tile[i * WEIGHT_STEP + ty];
             for (var c = 0u; c < PARTS; c++) {
                 let quad = min(tx + c * SIDE, params.quads - 1u);
                 dk_sums[c] += outer(q[at * params.quads + quad], weight);

@@ -53,7 +53,7 @@ fn tile_span(first_row: u32) -> vec3<u32> {
 // Products of the owned queries with walked keys, one column per walked key of tx: q k^T, or
 // dy v^T for values.
 fn products(of_values: bool, queries: vec4<u32>, first_key: u32, kv_head: u32, local: u32) -> mat4x4<f32> {
-    var sums: mat4x4<f32>;
+    var sums = mat4x4<f32>();
     for (var start = 0u; start < params.quads; start += DEPTH) {
         workgroupBarrier();
         for (var i = local; i < WALKED * DEPTH; i += WG) {
@@ -62,15 +62,15 @@ fn products(of_values: bool, queries: vec4<u32>, first_key: u32, kv_head: u32, l
             let from_at = (key * params.n_kv_heads + kv_head) * params.quads + quad;
             let at = i / DEPTH * STAGED_STEP + i % DEPTH;
             if of_values {
-                staged[at] = v[from_at];
+                tile[at] = v[from_at];
             } else {
-                staged[at] = k[from_at];
+                tile[at] = k[from_at];
             }
         }
         workgroupBarrier();
         for (var d = 0u; d < min(DEPTH, params.quads - start); d++) {
             let at = queries * params.quads + start + d;
-            var owned: mat4x4<f32>;
+            var owned = mat4x4<f32>();
             if of_values {
                 owned = mat4x4(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
             } else {
@@ -98,11 +98,11 @@ fn main(
     let shared_steps = (span.x + WALKED - 1u) / WALKED;
     let steps = shared_steps + (span.z - span.y + WALKED - 1u) / WALKED;
 
-    var queries: vec4<u32>;
-    var first: vec4<u32>;
-    var end: vec4<u32>;
-    var lse: vec4<f32>;
-    var delta: vec4<f32>;
+    var queries = vec4<u32>();
+    var first = vec4<u32>();
+    var end = vec4<u32>();
+    var lse = vec4<f32>();
+    var delta = vec4<f32>();
     for (var i = 0u; i < 4u; i++) {
         queries[i] = head_row(row + i, kv_head);
         let of_row = stats[queries[i]];
@@ -113,7 +113,7 @@ fn main(
     }
     let shared_end = min(first, vec4(params.prefix));
 
-    var sums: array<mat4x4<f32>, PARTS>; // [quad][row]
+    var sums = array<mat4x4<f32>, PARTS>(); // [quad][row]
     for (var turn = 0u; turn < steps; turn++) {
         var start = turn * WALKED;
         var stop = span.x;
@@ -129,13 +129,14 @@ fn main(
             let p = select(vec4(0.0), exp(w[j] * params.scale - lse), visible);
             w[j] = p * (dp[j] - delta);
         }
+        workgroupBarrier();
         put_weights(tx, ty, w);
         workgroupBarrier();
 
         let n = min(WALKED, stop - start);
         for (var key = 0u; key < n; key++) {
             let at = ((start + key) * params.n_kv_heads + kv_head) * params.quads;
-            let weight = weights[key * WEIGHT_STEP + ty];
+            let weight = tile[key * WEIGHT_STEP + ty];
             for (var c = 0u; c < PARTS; c++) {
                 sums[c] += outer(k[at + min(tx + c * SIDE, params.quads - 1u)], weight);
             }

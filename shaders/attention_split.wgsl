@@ -10,7 +10,6 @@
 
 const KEYS: u32 = 64u; // keys and invocations per workgroup
 const HEADS: u32 = 8u; // query heads per workgroup
-const MAX_QUADS: u32 = 32u; // head_dim / 4
 const LOWEST: f32 = -1e30;
 
 struct Params {
@@ -31,11 +30,21 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;    // [rows, n_heads, chunks] highest score, sum of weights
 @group(0) @binding(6) var<uniform> params: Params;
 
-var<workgroup> place: vec3<u32>; // prefix, start and length of the tail
-var<workgroup> q_tile: array<vec4<f32>, HEADS * MAX_QUADS>;
-var<workgroup> weights: array<f32, HEADS * KEYS>;
+// A browser zeroes this memory for every workgroup, some drivers by one store per number and invocation: the
+// less of it, the better. Two vec4 per key: weights of the heads 0 .. 4 and 4 .. 8; at the end two per invocation: sums.
+var<workgroup> pool: array<vec4<f32>, 2u * KEYS>;
 var<workgroup> partial: array<f32, KEYS>;
-var<workgroup> halves: array<vec4<f32>, HEADS * KEYS>;
+var<workgroup> place: vec3<u32>; // prefix, start and length of the tail
+
+// Quads of four heads, one per column.
+fn four_heads(at: vec4<u32>) -> mat4x4<f32> {
+    return mat4x4(q[at.x], q[at.y], q[at.z], q[at.w]);
+}
+
+// One quad of values for each of four heads, by its weight.
+fn outer(quad: vec4<f32>, w: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4(quad * w.x, quad * w.y, quad * w.z, quad * w.w);
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -62,11 +71,6 @@ fn main(
         return; // attention_merge does not read this part
     }
 
-    for (var i = local; i < n_heads * quads; i += KEYS) {
-        q_tile[i] = q[(row * all_heads + first_head) * quads + i];
-    }
-    workgroupBarrier();
-
     // Scores: one key per invocation.
     let key = first_key + local;
     let oldest = select(0u, len - min(len, params.window), params.window > 0u);
@@ -76,24 +80,31 @@ fn main(
         slot = tail + slot - prefix;
     }
     let key_at = (slot * params.n_kv_heads + kv_head) * quads;
-    var scores: array<f32, HEADS>;
+    let q_at = (row * all_heads + first_head) * quads;
+    let last = vec4(n_heads - 1u); // heads past the last repeat it
+    let lower = q_at + min(vec4(0u, 1u, 2u, 3u), last) * quads;
+    let upper = q_at + min(vec4(4u, 5u, 6u, 7u), last) * quads;
+    let has_upper = n_heads > 4u;
+    var scores_lower = vec4<f32>();
+    var scores_upper = vec4<f32>();
     for (var d = 0u; d < quads; d++) {
         let k_quad = kv_values(k[key_at + d]);
-        for (var h = 0u; h < HEADS; h++) {
-            scores[h] += dot(q_tile[min(h, n_heads - 1u) * quads + d], k_quad);
+        scores_lower += k_quad * four_heads(lower + d);
+        if has_upper {
+            scores_upper += k_quad * four_heads(upper + d);
         }
     }
-    for (var h = 0u; h < HEADS; h++) {
-        weights[h * KEYS + local] = select(LOWEST, scores[h] * params.scale, visible);
-    }
+    pool[2u * local] = select(vec4(LOWEST), scores_lower * params.scale, visible);
+    pool[2u * local + 1u] = select(vec4(LOWEST), scores_upper * params.scale, visible);
     workgroupBarrier();
 
     // Weights: eight invocations per head, eight keys each.
     let my_head = local / 8u;
-    let my_keys = local * 8u; // my_head * KEYS + local % 8 * 8
+    let my_pool = local % 8u * 16u + my_head / 4u;
+    let mine_of_four = my_head % 4u;
     var highest = LOWEST;
     for (var j = 0u; j < 8u; j++) {
-        highest = max(highest, weights[my_keys + j]);
+        highest = max(highest, pool[my_pool + 2u * j][mine_of_four]);
     }
     partial[local] = highest;
     workgroupBarrier();
@@ -103,9 +114,9 @@ fn main(
     workgroupBarrier();
     var total = 0.0;
     for (var j = 0u; j < 8u; j++) {
-        let score = weights[my_keys + j];
+        let score = pool[my_pool + 2u * j][mine_of_four];
         let weight = select(0.0, exp(score - highest), score > LOWEST);
-        weights[my_keys + j] = weight;
+        pool[my_pool + 2u * j][mine_of_four] = weight;
         total += weight;
     }
     partial[local] = total;
@@ -122,7 +133,7 @@ fn main(
     let quad = local % quads;
     let part = local / quads;
     let parts = KEYS / quads;
-    var sum: array<vec4<f32>, HEADS>;
+    var sum = array<mat4x4<f32>, 2>(); // [head / 4][head % 4]
     if part < parts {
         for (var j = part; j < min(KEYS, len - first_key); j += parts) {
             var at = first_key + j;
@@ -130,21 +141,28 @@ fn main(
                 at = tail + at - prefix;
             }
             let v_quad = kv_values(v[(at * params.n_kv_heads + kv_head) * quads + quad]);
-            for (var h = 0u; h < HEADS; h++) {
-                sum[h] += weights[h * KEYS + j] * v_quad;
+            sum[0] += outer(v_quad, pool[2u * j]);
+            if has_upper {
+                sum[1] += outer(v_quad, pool[2u * j + 1u]);
             }
         }
-        for (var h = 0u; h < HEADS; h++) {
-            halves[h * KEYS + local] = sum[h];
-        }
     }
-    workgroupBarrier();
-    for (var i = local; i < n_heads * quads; i += KEYS) {
-        let h = i / quads;
-        var all = vec4(0.0);
-        for (var j = 0u; j < parts; j++) {
-            all += halves[h * KEYS + j * quads + i % quads];
+    // Two heads at a time.
+    for (var h = 0u; h < HEADS; h += 2u) {
+        if h >= n_heads {
+            break;
         }
-        sums[((row * all_heads + first_head + h) * params.chunks + group.x) * quads + i % quads] = all;
+        workgroupBarrier();
+        pool[local] = sum[h / 4u][h % 4u];
+        pool[KEYS + local] = sum[h / 4u][h % 4u + 1u];
+        workgroupBarrier();
+        let head = h + local / quads;
+        if local < 2u * quads && head < n_heads {
+            var all = vec4(0.0);
+            for (var j = 0u; j < parts; j++) {
+                all += pool[(head - h) * KEYS + j * quads + quad];
+            }
+            sums[((row * all_heads + first_head + head) * params.chunks + group.x) * quads + quad] = all;
+        }
     }
 }

@@ -34,7 +34,7 @@ fn main(
     let tx = local % SIDE;
     let ty = local / SIDE;
 
-    var sums: array<vec4<f32>, PER>; // [row][output]
+    var sums = array<vec4<f32>, PER>(); // [row][output]
     for (var depth_0 = 0u; depth_0 < params.inputs; depth_0 += DEPTH) {
         // Each invocation loads one column of depth for four rows of both tiles.
         let input = depth_0 + tx;

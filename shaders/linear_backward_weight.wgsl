@@ -38,7 +38,7 @@ fn main(
     let tx = local % QUADS;
     let ty = local / QUADS;
 
-    var sums: array<vec4<f32>, 4>; // [output][col]
+    var sums = array<vec4<f32>, 4>(); // [output][col]
     for (var first = 0u; first < params.rows; first += DEPTH) {
         for (var i = local / TILE; i < DEPTH; i += 4u) {
             let row = min(first + i, params.rows - 1u);

@@ -38,7 +38,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let b = i / 8u % params.blocks;
     let k = i % 8u;
-    var block: Block;
+    var block = Block();
     for (var v = 0u; v < VECS; v++) {
         block[v] = words[(source * params.blocks + b) * VECS + v];
     }

@@ -50,11 +50,11 @@ fn main(
     let tx = local % QUADS;
     let ty = local / QUADS;
 
-    var sums: array<vec4<f32>, 4>; // [row][input]
+    var sums = array<vec4<f32>, 4>(); // [row][input]
     for (var o = 0u; o < params.outputs; o += DEPTH) {
         let output = o + block_out;
         let weight_row = min(output, params.outputs - 1u);
-        var block: Block;
+        var block = Block();
         for (var i = 0u; i < VECS; i++) {
             block[i] = words[(weight_row * params.blocks + b) * VECS + i];
         }

@@ -36,7 +36,7 @@ struct Params {
 // The block of one output; zeros past the last.
 fn unpacked(output: u32, b: u32) -> array<vec4<f32>, QUADS> {
     let row = min(output, params.outputs - 1u);
-    var block: Block;
+    var block = Block();
     for (var i = 0u; i < VECS; i++) {
         block[i] = words[(row * params.blocks + b) * VECS + i];
     }
@@ -44,7 +44,7 @@ fn unpacked(output: u32, b: u32) -> array<vec4<f32>, QUADS> {
     if SCALED {
         scale *= block_scale(scales[row * params.scale_words + b / 2u], b);
     }
-    var w: array<vec4<f32>, QUADS>;
+    var w = array<vec4<f32>, QUADS>();
     for (var k = 0u; k < QUADS; k++) {
         w[k] = values(block, k) * scale;
     }
@@ -60,16 +60,16 @@ fn main(
     let row_0 = (group.y * WG + local) * R;
     let b = group.x;
     let last = params.outputs / 4u - 1u;
-    var dy_row: array<u32, R>;
+    var dy_row = array<u32, R>();
     for (var r = 0u; r < R; r++) {
         let row = min(row_0 + r, params.rows - 1u);
         dy_row[r] = row * (params.dy_stride / 4u) + params.first / 4u;
     }
 
-    var sums: array<vec4<f32>, R * QUADS>; // [row][input]
+    var sums = array<vec4<f32>, R * QUADS>(); // [row][input]
     for (var o = 0u; o < params.outputs; o += LANES) {
         let w = unpacked(o + lane, b);
-        var g: array<vec4<f32>, 2u * R>;
+        var g = array<vec4<f32>, 2u * R>();
         for (var r = 0u; r < R; r++) {
             g[2u * r] = dy[dy_row[r] + o / 4u];
             g[2u * r + 1u] = dy[dy_row[r] + min(o / 4u + 1u, last)];

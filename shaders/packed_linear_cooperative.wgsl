@@ -56,7 +56,7 @@ fn load_x(local: u32, row_0: u32, b: u32) {
 fn load_weight(local: u32, output_0: u32, b: u32) {
     for (var i = local; i < TILE * 2u; i += WG) {
         let row = min(output_0 + i / 2u, params.outputs - 1u);
-        var block: Block;
+        var block = Block();
         for (var j = 0u; j < VECS; j++) {
             block[j] = words[(row * params.blocks + b) * VECS + j];
         }

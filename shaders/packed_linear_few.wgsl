@@ -39,13 +39,23 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
 @group(0) @binding(7) var<uniform> params: Params;
 
-var<workgroup> scratch: array<f32, M * WG>; // sums of one weight row, or squares of x
+const SLOTS: u32 = WG / LEAST_STRIDE;
 
-// Sum over the lanes of a team of what its invocations left in scratch for row m.
+// Sums of one weight row, or squares of x. A browser zeroes this memory for every workgroup: the less, the better.
+var<workgroup> scratch: array<f32, M * SLOTS>;
+
+fn put_part(m: u32, local: u32, stride: u32, value: f32) {
+    let part = team_part(value);
+    if local % stride == 0u {
+        scratch[m * SLOTS + local / stride] = part;
+    }
+}
+
+// Sum over a team of what its invocations left in scratch for row m.
 fn team_sum(m: u32, team: u32, stride: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < LANES; i += stride) {
-        sum += scratch[m * WG + team * LANES + i];
+    for (var i = 0u; i < LANES / stride; i++) {
+        sum += scratch[m * SLOTS + team * LANES / stride + i];
     }
     return sum;
 }
@@ -70,11 +80,11 @@ fn main(
     let x_row = group.x * M;
     let with_norm = (params.flags & NORM) != 0u;
 
-    var total: array<f32, R * M>;
-    var sum_sq: array<f32, M>;
+    var total = array<f32, R * M>();
+    var sum_sq = array<f32, M>();
     for (var b = lane; b < params.blocks; b += LANES) {
-        var part: array<f32, R * M>;
-        var block: array<Block, R>;
+        var part = array<f32, R * M>();
+        var block = array<Block, R>();
         for (var r = 0u; r < R; r++) {
             let at = (min(first + r, params.outputs - 1u) * params.blocks + b) * VECS;
             for (var i = 0u; i < VECS; i++) {
@@ -83,7 +93,7 @@ fn main(
         }
         for (var k = 0u; k < 8u; k++) {
             let scale = select(vec4(1.0), norm[select(0u, b * 8u + k, with_norm)], with_norm);
-            var w: array<vec4<f32>, R>;
+            var w = array<vec4<f32>, R>();
             for (var r = 0u; r < R; r++) {
                 w[r] = values(block[r], k) * scale;
             }
@@ -112,7 +122,7 @@ fn main(
     var shrink = 1.0;
     if with_norm {
         for (var m = 0u; m < M; m++) {
-            scratch[m * WG + local] = team_part(sum_sq[m]);
+            put_part(m, local, stride, sum_sq[m]);
         }
         workgroupBarrier();
         if lane < M {
@@ -120,10 +130,10 @@ fn main(
         }
         workgroupBarrier();
     }
-    var done: array<f32, R>;
+    var done = array<f32, R>();
     for (var r = 0u; r < R; r++) {
         for (var m = 0u; m < M; m++) {
-            scratch[m * WG + local] = team_part(total[r * M + m]);
+            put_part(m, local, stride, total[r * M + m]);
         }
         workgroupBarrier();
         if lane < M {

@@ -70,10 +70,10 @@ fn main(
     let x_row = group.x * M;
     let with_norm = (params.flags & NORM) != 0u;
 
-    var total: array<f32, R * M>;
-    var sum_sq: array<f32, M>;
+    var total = array<f32, R * M>();
+    var sum_sq = array<f32, M>();
     for (var b = 0u; b < params.blocks; b++) {
-        var mine: array<vec4<f32>, M>;
+        var mine = array<vec4<f32>, M>();
         for (var m = 0u; m < M; m++) {
             mine[m] = x[(min(x_row + m, params.rows - 1u) * params.blocks + b) * LANES + lane];
         }

@@ -1,5 +1,5 @@
 // y = x weight^T + bias, a 64 x 64 tile per workgroup, 4 x 4 outputs per invocation; weights are
-// unpacked into workgroup memory, one block of 32 inputs at a time. Factors have 32 or 16 bits there,
+// unpacked into workgroup memory, half a block of 32 inputs at a time. Factors have 32 or 16 bits there,
 // sums have 32.
 //
 // With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up.
@@ -13,7 +13,7 @@
 
 const TILE: u32 = 64u;
 const QUADS: u32 = 16u; // vec4 along a side of the tile
-const DEPTH: u32 = 32u; // inputs at a time: one block
+const DEPTH: u32 = 16u; // inputs at a time: half a block, because a browser zeroes the tiles for every workgroup
 
 struct Params {
     rows: u32,
@@ -65,7 +65,7 @@ fn main(
 ) {
     let output_0 = group.x * TILE;
     let row_0 = group.y * TILE;
-    // Loading: one row and one output per invocation, two quads of inputs of each.
+    // Loading: one row and one output per invocation, a quad of inputs of each.
     let mine = local % TILE;
     let quad = local / TILE;
     let x_row = min(row_0 + mine, params.rows - 1u);
@@ -74,9 +74,9 @@ fn main(
     let tx = local % QUADS;
     let ty = local / QUADS;
 
-    var sums: array<vec4<f32>, 4>; // [row][output]
+    var sums = array<vec4<f32>, 4>(); // [row][output]
     for (var b = 0u; b < params.blocks; b++) {
-        var block: Block;
+        var block = Block();
         for (var i = 0u; i < VECS; i++) {
             block[i] = words[(weight_row * params.blocks + b) * VECS + i];
         }
@@ -84,20 +84,21 @@ fn main(
         if SCALED {
             scale = block_scale(scales[weight_row * params.scale_words + b / 2u], b);
         }
-        for (var k = quad; k < 8u; k += 4u) {
-            put_x(k, mine, staged_x(x[(x_row * params.blocks + b) * 8u + k]));
-            put_weight(k, mine, staged_weight(values(block, k) * scale));
+        for (var half = 0u; half < 8u; half += 4u) {
+            let k = half + quad;
+            put_x(quad, mine, staged_x(x[(x_row * params.blocks + b) * 8u + k]));
+            put_weight(quad, mine, staged_weight(values(block, k) * scale));
+            workgroupBarrier();
+            for (var d = 0u; d < DEPTH; d++) {
+                let w = vec4<f32>(weight_tile[d * QUADS + tx]);
+                let a = vec4<f32>(x_tile[d * QUADS + ty]);
+                sums[0] += a.x * w;
+                sums[1] += a.y * w;
+                sums[2] += a.z * w;
+                sums[3] += a.w * w;
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
-        for (var d = 0u; d < DEPTH; d++) {
-            let w = vec4<f32>(weight_tile[d * QUADS + tx]);
-            let a = vec4<f32>(x_tile[d * QUADS + ty]);
-            sums[0] += a.x * w;
-            sums[1] += a.y * w;
-            sums[2] += a.z * w;
-            sums[3] += a.w * w;
-        }
-        workgroupBarrier();
     }
 
     for (var j = 0u; j < 4u; j++) {

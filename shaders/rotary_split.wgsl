@@ -58,8 +58,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let head = item / per_head % heads;
     let is_turned = head < params.n_heads + params.n_kv_heads;
     let at = (token * heads + head) * 2u * half + first;
-    var low: vec2<f32>;
-    var high: vec2<f32>;
+    var low = vec2<f32>();
+    var high = vec2<f32>();
     for (var j = 0u; j < PER_WORD; j++) {
         let pair = turned(token, at + j, first + j, is_turned);
         low[j] = pair.x;

@@ -34,27 +34,12 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> logp: array<f32>;      // [rows]
 @group(0) @binding(5) var<uniform> params: Params;
 
-var<workgroup> best: array<f32, WG>;
-var<workgroup> index: array<u32, WG>;
-
-// The largest value and the lowest index that has it.
+// The lowest index that has the largest value, NOBODY if none has. Indices are exact in f32: a vocabulary
+// has fewer than 2^24 tokens.
 fn largest(local: u32, value: f32, at: u32) -> u32 {
-    best[local] = value;
-    index[local] = at;
-    for (var stride = WG / 2u; stride > 0u; stride /= 2u) {
-        workgroupBarrier();
-        if local < stride {
-            let other = best[local + stride];
-            let other_at = index[local + stride];
-            if other > best[local] || (other == best[local] && other_at < index[local]) {
-                best[local] = other;
-                index[local] = other_at;
-            }
-        }
-    }
-    let winner = workgroupUniformLoad(&index[0]);
-    workgroupBarrier();
-    return winner;
+    let highest = workgroup_max(local, value);
+    let lowest = -workgroup_max(local, select(LOWEST, -f32(at), value == highest && at != NOBODY));
+    return select(u32(min(lowest, 16777216.0)), NOBODY, lowest >= 16777216.0);
 }
 
 // Bits that order as the floats do.

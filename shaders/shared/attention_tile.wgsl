@@ -11,24 +11,25 @@ const STAGED_STEP: u32 = 9u; // DEPTH + 1 keeps rows in different banks
 const WEIGHT_STEP: u32 = 17u; // OWNED / 4 + 1 likewise
 const LOWEST: f32 = -1e30;
 
-var<workgroup> staged: array<vec4<f32>, WALKED * STAGED_STEP>; // [walked row][quad]
-var<workgroup> weights: array<vec4<f32>, WALKED * WEIGHT_STEP>; // [walked row][four owned rows]
+// Quads of walked rows [walked row][quad], and once those are read the weights [walked row][four owned rows].
+// A browser zeroes this memory for every workgroup: the less, the better.
+var<workgroup> tile: array<vec4<f32>, WALKED * WEIGHT_STEP>;
 
 // Quad `depth` of the four walked rows of tx.
 fn staged_quads(tx: u32, depth: u32) -> mat4x4<f32> {
     let at = tx * STAGED_STEP + depth;
     let step = SIDE * STAGED_STEP;
-    return mat4x4(staged[at], staged[at + step], staged[at + 2u * step], staged[at + 3u * step]);
+    return mat4x4(tile[at], tile[at + step], tile[at + 2u * step], tile[at + 3u * step]);
 }
 
-// Four columns of weights, one per walked row of tx.
+// Four columns of weights, one per walked row of tx. Nobody reads staged quads any more.
 fn put_weights(tx: u32, ty: u32, w: mat4x4<f32>) {
     let at = tx * WEIGHT_STEP + ty;
     let step = SIDE * WEIGHT_STEP;
-    weights[at] = w[0];
-    weights[at + step] = w[1];
-    weights[at + 2u * step] = w[2];
-    weights[at + 3u * step] = w[3];
+    tile[at] = w[0];
+    tile[at + step] = w[1];
+    tile[at + 2u * step] = w[2];
+    tile[at + 3u * step] = w[3];
 }
 
 // One walked quad for each owned row, by its weight.

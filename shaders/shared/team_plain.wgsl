@@ -1,6 +1,8 @@
 // Sums over a team of invocations through workgroup memory alone.
 
-// What invocations leave in workgroup memory, and how many of them left the same.
+const LEAST_STRIDE: u32 = 1u;
+
+// The sum over those that share a slot of workgroup memory, and how many those are.
 fn team_part(value: f32) -> f32 {
     return value;
 }

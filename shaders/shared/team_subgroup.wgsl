@@ -1,7 +1,9 @@
-// Sums over a team of invocations, first within subgroups. A subgroup holds consecutive invocations and
-// is no larger than a team, which its size divides.
+// Sums over a team of invocations, first within subgroups. A subgroup holds consecutive invocations, at
+// least 4, and is no larger than a team, which its size divides.
 
-// What invocations leave in workgroup memory, and how many of them left the same.
+const LEAST_STRIDE: u32 = 4u;
+
+// The sum over those that share a slot of workgroup memory, and how many those are.
 fn team_part(value: f32) -> f32 {
     return subgroupAdd(value);
 }

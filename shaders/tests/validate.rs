@@ -133,3 +133,26 @@ fn every_file_is_in_the_table() {
         }
     }
 }
+
+/// Chromium 156 zeroes a variable without an initialiser once, not in each round of the loop it stands in.
+#[test]
+fn every_variable_in_a_loop_has_an_initialiser() {
+    let mut bare = Vec::new();
+    let kernels = Kernel::ALL.iter().map(|kernel| (kernel.name(), kernel.file()));
+    for (name, text) in kernels.chain(SHARED.iter().copied()) {
+        let mut blocks = Vec::new(); // whether each open one is a loop
+        for line in text.lines().map(|line| line.split("//").next().unwrap_or_default().trim()) {
+            if line.starts_with("var ") && !line.contains('=') && blocks.contains(&true) {
+                bare.push(format!("{name}: {line}"));
+            }
+            if line.starts_with('}') {
+                blocks.pop();
+            }
+            if line.ends_with('{') {
+                blocks.push(["for ", "while ", "loop "].iter().any(|word| line.starts_with(word)));
+            }
+        }
+        assert!(blocks.is_empty(), "{name}: {} blocks stay open", blocks.len());
+    }
+    assert!(bare.is_empty(), "{}", bare.join("\n"));
+}

@@ -48,7 +48,7 @@ fn packing_unpacked_means_changes_nothing() {
         let mut unpacked = Vec::new();
         let mut packed = means(n, &oracle());
         for _ in 0..3 {
-            let [mean, mean_sq] = pollster::block_on(packed.unpack()).unwrap();
+            let [mean, mean_sq] = globe_tests::block_on(packed.unpack()).unwrap();
             packed = ByteMeans::pack([&mean, &mean_sq], &gpu().device);
             unpacked.push([mean, mean_sq]);
         }

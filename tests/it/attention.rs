@@ -1,7 +1,7 @@
 use globe_ops::{Device, Tensor, attention, attention_with_lse, tensor_f32};
 use globe_tests::{
-    assert_close, check_op, gpu, indices, oracle, pack_halves, random, random_tensor, round_halves,
-    values,
+    LARGE, assert_close, check_op, gpu, indices, oracle, pack_halves, random, random_tensor,
+    round_halves, values,
 };
 
 use crate::SUM_TOL;
@@ -72,6 +72,9 @@ fn causal_prefill_matches_the_oracle() {
             let ranges = causal(0, tokens);
             check(&Case { heads, kv_heads, head_dim, keys: tokens, prefix: 0, ranges });
         }
+    }
+    if !LARGE {
+        return;
     }
     let ranges = causal(0, 1000);
     check(&Case { heads: 7, kv_heads: 1, head_dim: 128, keys: 1000, prefix: 0, ranges });
@@ -148,9 +151,9 @@ fn an_empty_range_gives_zeros() {
     check(&Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, prefix: 3, ranges });
     let device = &gpu().device;
     let q = random_tensor([1, 1, 16], 1, device);
-    let kv = random_tensor([3, 1, 16], 2, device);
+    let [k, v] = [2, 3].map(|seed| random_tensor([3, 1, 16], seed, device));
     let ranges = indices(&[2, 2], [1, 2], device);
-    let (y, lse) = attention_with_lse(q, kv.clone(), kv, &ranges, 0, 1.0).unwrap();
+    let (y, lse) = attention_with_lse(q, k, v, &ranges, 0, 1.0).unwrap();
     assert!(values(y).iter().all(|y| *y == 0.0));
     assert_eq!(values(lse), [0.0]);
 }
@@ -172,15 +175,17 @@ fn keys_of_16_bits_are_read_as_such() {
     let (tokens, n_heads, shape) = (37, 6, [50, 2, 20]);
     let keys = random(shape.iter().product(), 2);
     let ranges: Vec<i32> = causal(13, tokens).concat();
-    let run = |k: Tensor<3>, device: &Device| {
+    // Not one buffer bound twice, which WebGPU refuses.
+    let run = |[k, v]: [Tensor<3>; 2], device: &Device| {
         let q = random_tensor([tokens, n_heads, shape[2]], 1, device);
         let ranges = indices(&ranges, [tokens, 2], device);
-        values(attention(q, k.clone(), k, ranges, 0.3).unwrap())
+        values(attention(q, k, v, ranges, 0.3).unwrap())
     };
-    let rounded = tensor_f32(round_halves(&keys), shape, &oracle());
-    let packed = pack_halves(&keys, shape, &gpu().device);
-    let expected = run(rounded, &oracle());
-    assert_close("attention, 16 bits", &run(packed, &gpu().device), &expected, SUM_TOL);
+    let rounded = || tensor_f32(round_halves(&keys), shape, &oracle());
+    let packed = || pack_halves(&keys, shape, &gpu().device);
+    let expected = run([rounded(), rounded()], &oracle());
+    let got = run([packed(), packed()], &gpu().device);
+    assert_close("attention, 16 bits", &got, &expected, SUM_TOL);
     // The CPU path has no such keys, and heads must be whole words.
     for (head_dim, device) in [(20, &oracle()), (18, &gpu().device)] {
         let k: Tensor<3> = random_tensor([4, 2, head_dim / 2], 1, device);

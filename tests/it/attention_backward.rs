@@ -4,7 +4,7 @@
 use globe_ops::{
     Device, SavedAttention, Tensor, attention_backward, attention_with_lse, key_ranges, tensor_f32,
 };
-use globe_tests::{assert_close, gpu, indices, oracle, random, values};
+use globe_tests::{LARGE, assert_close, gpu, indices, oracle, random, values};
 
 use crate::attention::{causal, packed_answers, windows};
 
@@ -105,8 +105,10 @@ fn causal_gradients_match_automatic_ones() {
             check(&Case { heads, kv_heads, head_dim, keys: tokens, prefix: 0, ranges });
         }
     }
-    let ranges = causal(0, 301);
-    check(&Case { heads: 14, kv_heads: 2, head_dim: 64, keys: 301, prefix: 0, ranges });
+    if LARGE {
+        let ranges = causal(0, 301);
+        check(&Case { heads: 14, kv_heads: 2, head_dim: 64, keys: 301, prefix: 0, ranges });
+    }
     // Fewer queries than keys: the last tokens of a longer sequence.
     let ranges = causal(130, 40);
     check(&Case { heads: 7, kv_heads: 1, head_dim: 32, keys: 180, prefix: 0, ranges });

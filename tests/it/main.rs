@@ -3,6 +3,7 @@
 
 mod adamw;
 mod adamw_8bit;
+mod adamw_host;
 mod attention;
 mod attention_backward;
 mod attention_step;
@@ -40,22 +41,4 @@ mod train_cli;
 mod training;
 mod training_full;
 
-/// Element-wise kernels: one rounding per operation, exp within a few units in the last place.
-const ELEMENT_TOL: f32 = 2e-6;
-/// Sums over up to a few thousand terms in another order.
-const SUM_TOL: f32 = 2e-5;
-
-/// Gradient of `sum(f(x) * dy)` by `x`, whose values are `random(.., seed)`, by Burn's tape over the
-/// default bodies on the CPU.
-fn gradient<const D: usize, const E: usize>(
-    shape: [usize; D],
-    seed: u64,
-    dy: globe_ops::Tensor<E>,
-    f: impl Fn(globe_ops::Tensor<D>) -> globe_ops::Tensor<E>,
-) -> Vec<f32> {
-    let device = globe_tests::oracle().autodiff();
-    let x = globe_tests::random_tensor(shape, seed, &device).require_grad();
-    let dy = globe_ops::Tensor::from_data(dy.to_data(), &device);
-    let tape = (f(x.clone()) * dy).sum().backward();
-    globe_tests::values(x.grad(&tape).expect("x takes part"))
-}
+use globe_tests::{ELEMENT_TOL, SUM_TOL, gradient};

@@ -34,7 +34,7 @@ fn on_device(run: &Run) -> (Vec<i32>, Vec<f32>) {
         let logits = tensor_f32(logits(run, step), [samples.len(), run.vocab], device);
         sample(logits, &state, &options).unwrap();
         advance(&state, &[]).unwrap();
-        ids.extend(pollster::block_on(read_i32(state.tokens.clone())).unwrap());
+        ids.extend(globe_tests::block_on(read_i32(state.tokens.clone())).unwrap());
         logp.extend(values(state.logp.clone()));
     }
     (ids, logp)
@@ -94,13 +94,13 @@ fn the_history_notes_every_token_until_a_row_is_finished() {
         sample(tensor_f32(logits, [2, 3], device), &state, &greedy).unwrap();
         advance(&state, &[0]).unwrap();
     }
-    let read = |tensor| pollster::block_on(read_i32(tensor)).unwrap();
+    let read = |tensor| globe_tests::block_on(read_i32(tensor)).unwrap();
     let history = read(state.history.clone());
     let tokens: Vec<i32> = history[..12].iter().step_by(2).copied().collect();
     assert_eq!(tokens, [2, 1, 0, 2, -1, 1], "row 0 stops at token 0");
     assert_eq!(history[12..], [1, 0], "finished flags");
     // Row 0 drew two tokens, the stop token included, and then stood still.
-    let places = pollster::block_on(read_i32(state.places.clone())).unwrap();
+    let places = globe_tests::block_on(read_i32(state.places.clone())).unwrap();
     assert_eq!(places, [4, 4, 2, 10, 4, 7, 3, 11]);
     assert_eq!(read(state.slots.clone()), [5, 9]);
 }

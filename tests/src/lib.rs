@@ -1,15 +1,32 @@
 //! What the tests share: devices, random values, comparison with a message worth reading.
 
+#[cfg(not(target_family = "wasm"))]
 mod golden;
+#[cfg(target_family = "wasm")]
+mod tab;
 
+#[cfg(not(target_family = "wasm"))]
 pub use golden::{GOLDENS, Golden, golden_root};
+#[cfg(not(target_family = "wasm"))]
+pub use pollster::block_on;
+#[cfg(target_family = "wasm")]
+pub use tab::block_on;
 
 use std::sync::OnceLock;
 
 use globe_ops::{
-    Compute, Device, DeviceChoice, Int, PackedMatrix, Tensor, Variant, WeightFormat, open_device,
-    read_f32, tensor_f32, tensor_i32,
+    AdapterFeatures, Compute, Device, DeviceChoice, Int, PackedMatrix, Tensor, Variant,
+    WeightFormat, open_device_with, read_f32, tensor_f32, tensor_i32,
 };
+
+/// Element-wise kernels: one rounding per operation, exp within a few units in the last place.
+pub const ELEMENT_TOL: f32 = 2e-6;
+/// Sums over up to a few thousand terms in another order.
+pub const SUM_TOL: f32 = 2e-5;
+
+/// Whether the largest sizes are tested. Not in a browser, whose software driver zeroes workgroup memory number by
+/// number and would take minutes: all kernels are, at their other sizes.
+pub const LARGE: bool = cfg!(not(target_family = "wasm"));
 
 /// The adapter under test: hardware if there is any, else a software one.
 ///
@@ -21,7 +38,10 @@ pub fn gpu() -> &'static Compute {
         let choice = std::env::var("GLOBE_TEST_DEVICE").map_or(DeviceChoice::Auto, |name| {
             name.parse().expect("GLOBE_TEST_DEVICE is auto, gpu or software")
         });
-        let compute = pollster::block_on(open_device(choice)).expect("an adapter");
+        // The page of the browser tests asks for subgroups with every device.
+        let subgroups = cfg!(target_family = "wasm");
+        let granted = AdapterFeatures { subgroups, ..AdapterFeatures::default() };
+        let compute = block_on(open_device_with(choice, granted)).expect("an adapter");
         assert_ne!(
             compute.device,
             Device::flex(),
@@ -88,7 +108,7 @@ pub fn indices<const D: usize>(
 /// # Panics
 /// If the device failed.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    pollster::block_on(read_f32(tensor)).expect("device reads")
+    block_on(read_f32(tensor)).expect("device reads")
 }
 
 /// Fails unless every `|got - expected| <= tolerance * max(1, max |expected|)`.
@@ -127,9 +147,27 @@ pub fn check_op<const D: usize>(what: &str, tolerance: f32, op: impl Fn(&Device)
     assert_close(what, &got, &expected, tolerance);
 }
 
+/// Gradient of `sum(f(x) * dy)` by `x`, whose values are `random(.., seed)`, by Burn's tape over the
+/// default bodies on the CPU.
+///
+/// # Panics
+/// If `x` takes no part in `f`.
+pub fn gradient<const D: usize, const E: usize>(
+    shape: [usize; D],
+    seed: u64,
+    dy: Tensor<E>,
+    f: impl Fn(Tensor<D>) -> Tensor<E>,
+) -> Vec<f32> {
+    let device = oracle().autodiff();
+    let x = random_tensor(shape, seed, &device).require_grad();
+    let dy = Tensor::from_data(dy.to_data(), &device);
+    let tape = (f(x.clone()) * dy).sum().backward();
+    values(x.grad(&tape).expect("x takes part"))
+}
+
 /// Whether this machine lists an adapter that is not software.
 pub fn has_hardware_gpu() -> bool {
-    pollster::block_on(globe_ops::adapters()).iter().any(|adapter| !adapter.software)
+    block_on(globe_ops::adapters()).iter().any(|adapter| !adapter.software)
 }
 
 /// Every choice of kernels for packed matrices that the adapter can run.

@@ -1,12 +1,14 @@
-// The tab against the native binary on one machine: start-up, and tokens a second of the same answers.
+// The tab against the native binary on one machine: start-up, and tokens a second of the same answers. Both run on
+// Chromium's software driver with the same kernels; processor time counts neighbours least.
 //
 // GLOBE=target/debug/globe node scripts/measure.mjs [MODEL_FOLDER]   (after cargo xtask web)
 
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { GOLDEN, WEB, launch, newPage } from '../tests/browser.mjs';
-import { native } from '../tests/native.mjs';
+import { DRIVER, GOLDEN, WEB, launch, newPage } from '../tests/browser.mjs';
+import { nativeIn } from '../tests/native.mjs';
+import { childrenMs, treeMs } from '../tests/processor.mjs';
 import { serve } from '../tests/server.mjs';
 import { listFiles } from './list-files.mjs';
 
@@ -18,6 +20,7 @@ const MAX_TOKENS = 64;
 
 const median = (numbers) => numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
 const speed = (results) => median(results.map(({ timings }) => (1000 * timings.answer_tokens) / timings.decode_ms));
+const tokens = (results) => results.reduce((sum, { timings }) => sum + timings.answer_tokens, 0);
 
 async function interactive(browser, server) {
   const times = [];
@@ -37,28 +40,39 @@ async function load(page) {
     const fetched = await Globe.load({ url: '/models/demo/', device: 'gpu' });
     fetched.dispose();
     globalThis.globe = await Globe.load({ url: '/models/demo/', device: 'gpu' });
-    return { fetched: fetched.info.loadMs, stored: globe.info.loadMs, adapter: globe.info.adapter };
+    return { fetched: fetched.info.loadMs, stored: globe.info.loadMs, adapter: globe.info.adapter, kernels: globe.info.kernels };
   });
 }
 
 async function inTab(page, samples, batch) {
-  const results = await page.evaluate(async ({ runs, photo, options }) => {
+  const locate = (runs) => page.evaluate(async ({ runs, photo, options }) => {
     const image = await (await fetch(`/golden/${photo}`)).blob();
     const results = [];
-    // The first compiles what is left to compile.
-    for (let i = 0; i <= runs; i++) results.push(await globe.locate(image, options));
-    return results.slice(1);
-  }, { runs: RUNS, photo: PHOTO, options: { samples, batch, maxTokens: MAX_TOKENS, seed: 7 } });
-  return { speed: speed(results), texts: results[0].answers.map(({ text }) => text) };
+    for (let i = 0; i < runs; i++) results.push(await globe.locate(image, options));
+    return results;
+  }, { runs, photo: PHOTO, options: { samples, batch, maxTokens: MAX_TOKENS, seed: 7 } });
+  await locate(1); // compiles what is left to compile
+  const before = treeMs();
+  const results = await locate(RUNS);
+  return { ...told(results), cpu: (treeMs() - before) / tokens(results) };
 }
 
-async function outside(model, samples, batch) {
-  const photos = Array(RUNS + 1).fill(join(GOLDEN, PHOTO));
-  const options = { samples, batch, 'max-tokens': MAX_TOKENS, seed: 7, device: 'software', format: 'json' };
-  const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const results = JSON.parse(await native('locate', ...photos, '--model', model, ...words, '--quiet')).slice(1);
-  return { speed: speed(results), texts: results[0].answers.map(({ text }) => text) };
+/** One photo, then more of them: what the start costs is in both. */
+async function outside(model, kernels, samples, batch) {
+  const run = async (photos) => {
+    const options = { samples, batch, 'max-tokens': MAX_TOKENS, seed: 7, device: 'software', format: 'json' };
+    const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+    const variables = { VK_DRIVER_FILES: DRIVER, GLOBE_LINEAR: kernels };
+    const before = childrenMs();
+    const printed = await nativeIn(variables, 'locate', ...Array(photos).fill(join(GOLDEN, PHOTO)), '--model', model, ...words, '--quiet');
+    return { results: [JSON.parse(printed)].flat(), cpu: childrenMs() - before };
+  };
+  const [one, more] = [await run(1), await run(1 + RUNS)];
+  const results = more.results.slice(1);
+  return { ...told(results), cpu: (more.cpu - one.cpu) / tokens(results) };
 }
+
+const told = (results) => ({ speed: speed(results), texts: results[0].answers.map(({ text }) => text) });
 
 const model = process.argv[2] ?? join(GOLDEN, 'window112');
 const served = existsSync(join(model, 'manifest.json')) ? model : mkdtempSync(join(tmpdir(), 'globe-model-'));
@@ -68,13 +82,16 @@ const browser = await launch();
 try {
   console.log(`page interactive after ${Math.round(await interactive(browser, server))} ms`);
   const page = await newPage(browser, server);
-  const { fetched, stored, adapter } = await load(page);
-  console.log(`ready after ${Math.round(fetched)} ms by the network, after ${Math.round(stored)} ms from storage (${adapter})`);
+  const { fetched, stored, adapter, kernels } = await load(page);
+  console.log(`ready after ${Math.round(fetched)} ms by the network, after ${Math.round(stored)} ms from storage (${adapter}, kernels ${kernels})`);
   for (const [samples, batch] of SHAPES) {
     const tab = await inTab(page, samples, batch);
-    const outer = await outside(model, samples, batch);
+    const outer = await outside(model, kernels, samples, batch);
     const equal = JSON.stringify(tab.texts) === JSON.stringify(outer.texts);
-    console.log(`${samples} answers, ${batch} at once: ${tab.speed.toFixed(1)} tokens/s in the tab, ${outer.speed.toFixed(1)} native, ratio ${(tab.speed / outer.speed).toFixed(2)}, texts ${equal ? 'equal' : 'DIFFER'}`);
+    const both = (unit, digits) => (name) => `${tab[name].toFixed(digits)} ${unit} in the tab, ${outer[name].toFixed(digits)} native`;
+    console.log(`${samples} answers, ${batch} at once, texts ${equal ? 'equal' : 'DIFFER'}:`);
+    console.log(`  ${both('tokens/s', 1)('speed')}, ratio ${(tab.speed / outer.speed).toFixed(2)}`);
+    console.log(`  ${both('ms of processor time a token', 2)('cpu')}, ratio ${(outer.cpu / tab.cpu).toFixed(2)}`);
   }
 } finally {
   await browser.close();

@@ -6,14 +6,19 @@ import { join } from 'node:path';
 
 export const WEB = fileURLToPath(new URL('..', import.meta.url));
 export const GOLDEN = join(WEB, '../tests/golden');
+/** Chromium's software driver, for native programs. */
+export const DRIVER = process.env.SWIFTSHADER ?? '/usr/lib/chromium/vk_swiftshader_icd.json';
 export const ARTEFACTS = join(WEB, 'test-artefacts');
 
 const QUIET = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
 
+/** More of the browser's flags, to find out what costs: `FLAGS="--enable-dawn-features=disable_robustness"`. */
+const MORE = (process.env.FLAGS ?? '').split(' ').filter(Boolean);
+
 const options = (webgpu) => ({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU'])],
+  args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU']), ...MORE],
 });
 
 export const launch = ({ webgpu = true } = {}) => chromium.launch(options(webgpu));

@@ -145,8 +145,9 @@ impl Adapter {
         let (least, most) = self.subgroup_size;
         match variant {
             Variant::Lanes => has && (least, most) == (8, 8),
-            // A team of 32 must hold whole subgroups, also where the driver may choose their size.
-            Variant::Subgroups => has && least.is_power_of_two() && most <= 32,
+            // A team of 32 must hold whole subgroups, also where the driver may choose their size; its
+            // workgroup memory has room for subgroups of 4, WebGPU's smallest.
+            Variant::Subgroups => has && least.is_power_of_two() && least >= 4 && most <= 32,
             Variant::Half => self.features.f16 && self.can_run(Variant::Subgroups),
             Variant::Cooperative(fragment) => {
                 self.fragment == Some(fragment) && self.can_run(Variant::Half)

@@ -21,6 +21,7 @@ pub fn test() -> Result<()> {
     need_chromium()?;
     system::run(&mut cargo(["build", "--workspace", "--locked"]))?;
     build()?;
+    kernel_tests()?;
     npm(&["run", "types"])?;
     system::run(npm_command(&["test"]).env("GLOBE", built_beside("globe")))
 }
@@ -77,18 +78,31 @@ fn target() -> PathBuf {
 
 /// Compiles the module, and writes its JavaScript side to `web/pkg`.
 fn module(profile: &str, bindgen_options: &[&str]) -> Result<()> {
+    let package = folder().join("pkg");
+    bind("globe-web", profile, &package, bindgen_options)?;
+    // Not shipped: the module has its own copy. The tests give these to the browser's compiler.
+    system::run(
+        Command::new(built_beside("web-bindgen")).arg("--programs").arg(package.join("programs")),
+    )
+}
+
+/// Compiles the kernel tests for the tab. With gradients in Burn, which the module goes without,
+/// so never in one build with it.
+fn kernel_tests() -> Result<()> {
+    bind("globe-browser-tests", "dev", &folder().join("pkg/kernel-tests"), &["--names"])
+}
+
+/// Compiles a package for wasm32, and writes its JavaScript side to a folder.
+fn bind(name: &str, profile: &str, folder: &Path, options: &[&str]) -> Result<()> {
     let target = ["--target", "wasm32-unknown-unknown", "--profile", profile];
-    let build = ["build", "--package", "globe-web", "--locked"].into_iter().chain(target);
+    let build = ["build", "--package", name, "--locked"].into_iter().chain(target);
     system::run(&mut cargo(build))?;
     let built = if profile == "dev" { "debug" } else { profile };
-    let wasm = self::target().join("wasm32-unknown-unknown").join(built).join("globe_web.wasm");
+    let wasm = self::target().join("wasm32-unknown-unknown").join(built);
+    let wasm = wasm.join(name.replace('-', "_")).with_extension("wasm");
     // Features unify as in the workspace, so that the tests do not build it twice.
     system::run(&mut cargo(["build", "--workspace", "--bin", "web-bindgen", "--locked"]))?;
-    let package = folder().join("pkg");
-    let bindgen = || Command::new(built_beside("web-bindgen"));
-    system::run(bindgen().arg(wasm).arg(&package).args(bindgen_options))?;
-    // Not shipped: the module has its own copy. The tests give these to the browser's compiler.
-    system::run(bindgen().arg("--programs").arg(package.join("programs")))
+    system::run(Command::new(built_beside("web-bindgen")).arg(wasm).arg(folder).args(options))
 }
 
 /// Bundles package and demo site.
