@@ -90,7 +90,7 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     let seen = model.forward_images(&prepared.pixel_values, grids).unwrap();
     let images = Some(seen.features.clone());
     let group = AnswerGroup { prompt, images, grids, answers: &answers };
-    let pass = model.forward(&group, TEMPERATURE as f32, true).unwrap();
+    let pass = model.forward(std::slice::from_ref(&group), TEMPERATURE as f32, true).unwrap();
     let logps = pollster::block_on(pass.logps()).unwrap();
     let logps: Vec<Vec<f32>> = logps.into_iter().map(|l| l.logp).collect();
     let (loss, dlogp) = trl(&case, &logps);

@@ -9,6 +9,7 @@ mod adapter;
 mod identity;
 mod judge;
 mod look;
+mod pass;
 mod policy;
 
 pub use adapter::{fresh, from_peft, to_peft};

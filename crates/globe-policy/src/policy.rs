@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
-use globe_model::{
-    AnswerGroup, Gradients, LoraModules, Model, TrainingPass, VisionPass, WeightParameters,
-};
+use globe_model::{Gradients, LoraModules, Model, WeightParameters};
 use globe_ops::Tensor;
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
@@ -19,6 +17,7 @@ use globe_train::{
 use crate::adamw::{DeviceAdamW, Parameter};
 use crate::adapter::{from_peft, shape, to_peft};
 use crate::look::{Look, Looks};
+use crate::pass::{Group, Pass, features, packed};
 
 /// An engine that a policy and its judge use in turn.
 pub type Shared = Rc<RefCell<Engine>>;
@@ -43,6 +42,8 @@ pub struct ModelPolicy {
     looks: Looks,
     adamw: DeviceAdamW,
     gradients: Option<Gradients>,
+    /// Tokens of a sequence that several prompts share; 0: none do.
+    max_packed_tokens: usize,
 }
 
 /// What is trained of it.
@@ -81,7 +82,7 @@ impl ModelPolicy {
         };
         let looks = Looks::new(options.max_pixels);
         let trained = Trained::Adapter(config);
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
     }
 
     /// A policy that trains all weights of an engine loaded as [`globe_model::Precision::Trained`],
@@ -111,7 +112,13 @@ impl ModelPolicy {
             false => Looks::new(options.max_pixels),
         };
         let trained = Trained::Weights { vision, reference: reference.map(Box::new) };
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
+    }
+
+    /// Puts prompts with one answer each into sequences of at most `max_tokens`, where they do not see
+    /// each other. Log-probabilities and gradients are those of single sequences but for rounding.
+    pub fn with_packing(self, max_tokens: usize) -> Self {
+        Self { max_packed_tokens: max_tokens, ..self }
     }
 
     /// The adapter as it is now, by PEFT's names.
@@ -156,8 +163,8 @@ impl ModelPolicy {
         self.looks.get(&self.engine.borrow(), &prompt.image, &wording)
     }
 
-    /// Sequences of one prompt each, in the order of their first.
-    fn groups(&mut self, batch: &[Sequence<'_>]) -> PolicyResult<Vec<Group>> {
+    /// Sequences by prompt, in the order of their first, put together as far as they are packed.
+    fn groups(&mut self, batch: &[Sequence<'_>]) -> PolicyResult<Vec<Vec<Group>>> {
         let mut groups: Vec<(&Prompt, Vec<usize>)> = Vec::new();
         for (i, sequence) in batch.iter().enumerate() {
             match groups.iter_mut().find(|(prompt, _)| **prompt == *sequence.prompt) {
@@ -166,19 +173,19 @@ impl ModelPolicy {
             }
         }
         let group = |(prompt, members)| Ok(Group { look: self.look(prompt)?, members });
-        groups.into_iter().map(group).collect()
+        let groups = groups.into_iter().map(group).collect::<PolicyResult<_>>()?;
+        Ok(packed(groups, batch, self.max_packed_tokens))
     }
 
-    /// The training kernels over one group.
+    /// The training kernels over one sequence.
     fn forward(
         &self,
-        group: &Group,
+        groups: &[Group],
         batch: &[Sequence<'_>],
         temperature: f64,
         side: Side,
         keep: bool,
     ) -> PolicyResult<Pass> {
-        let answers: Vec<&[u32]> = group.members.iter().map(|i| batch[*i].ids).collect();
         let engine = self.engine.borrow();
         let model = match (&self.trained, side) {
             (Trained::Weights { reference, .. }, Side::Reference) => {
@@ -187,49 +194,12 @@ impl ModelPolicy {
             }
             _ => engine.model(),
         };
-        let prepared = &group.look.prepared;
-        let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
-        let tower = match self.trains_tower() && keep && !grids.is_empty() {
-            true => Some(model.forward_images(&prepared.pixel_values, grids).map_err(model_error)?),
-            false => None,
-        };
-        let images = match &tower {
-            Some(tower) => Some(tower.features.clone()),
-            None => features(model, &group.look)?,
-        };
-        let group = AnswerGroup { prompt, images, grids, answers: &answers };
-        let text = model.forward(&group, temperature as f32, keep).map_err(model_error)?;
-        Ok(Pass { text, tower })
+        Pass::forward(model, groups, batch, temperature, keep, self.trains_tower())
     }
 
     fn trains_tower(&self) -> bool {
         matches!(self.trained, Trained::Weights { vision: true, .. })
     }
-
-    /// Log-probabilities of one pass put where the batch has its answers.
-    fn note(group: &Group, pass: &Pass, all: &mut [TokenLogps]) -> PolicyResult<()> {
-        let logps = pollster::block_on(pass.text.logps()).map_err(model_error)?;
-        for (i, answer) in group.members.iter().zip(logps) {
-            all[*i] = TokenLogps { logp: answer.logp, entropy: answer.entropy };
-        }
-        Ok(())
-    }
-}
-
-/// A forward pass over one group, with that of the tower if it is trained.
-struct Pass {
-    text: TrainingPass,
-    tower: Option<VisionPass>,
-}
-
-/// Features of the photo of a look, computed now unless it has them.
-fn features(model: &Model, look: &Look) -> PolicyResult<Option<Tensor<2>>> {
-    let prepared = &look.prepared;
-    if look.features.is_some() || prepared.grids.is_empty() {
-        return Ok(look.features.clone());
-    }
-    let features = model.encode_images(prepared.pixel_values.clone(), &prepared.grids);
-    Ok(Some(features.map_err(model_error)?))
 }
 
 /// Values by name of the weights, or of what `of` gives for each of them.
@@ -246,12 +216,6 @@ fn read(
 /// The pairs that `tensors` hold by PEFT's names.
 fn modules_of(config: &AdapterConfig, tensors: &Tensors) -> PolicyResult<LoraModules> {
     Ok(from_peft(Adapter::from_tensors(config.clone(), tensors).map_err(failed)?))
-}
-
-/// Answers of a batch that share a prompt.
-struct Group {
-    look: Rc<Look>,
-    members: Vec<usize>,
 }
 
 impl Policy for ModelPolicy {
@@ -308,6 +272,11 @@ impl Policy for ModelPolicy {
         self.engine.borrow().encode_answer(text).map_err(engine_error)
     }
 
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>> {
+        self.looks.make_room(prompts.len());
+        prompts.iter().map(|prompt| Ok(self.look(prompt)?.prepared.ids.len())).collect()
+    }
+
     fn logps(
         &mut self,
         batch: &[Sequence<'_>],
@@ -317,9 +286,9 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         self.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
-        let mut passes = groups.iter().map(|group| {
-            let pass = self.forward(group, batch, temperature, side, false)?;
-            Self::note(group, &pass, &mut all)
+        let mut passes = groups.iter().map(|groups| {
+            let pass = self.forward(groups, batch, temperature, side, false)?;
+            pass.note(groups, &mut all)
         });
         let done = passes.try_for_each(|pass| pass);
         self.engine.borrow_mut().model_mut().switch_lora(true);
@@ -335,9 +304,9 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         let mut passes = Vec::with_capacity(groups.len());
-        for group in &groups {
-            let pass = self.forward(group, batch, temperature, Side::Trained, true)?;
-            Self::note(group, &pass, &mut all)?;
+        for groups in &groups {
+            let pass = self.forward(groups, batch, temperature, Side::Trained, true)?;
+            pass.note(groups, &mut all)?;
             passes.push(pass);
         }
         let dlogps = gradient(&all)?;
@@ -347,12 +316,8 @@ impl Policy for ModelPolicy {
         };
         let engine = self.engine.borrow();
         let model = engine.model();
-        for (group, pass) in groups.iter().zip(passes) {
-            let dlogp: Vec<Vec<f32>> = group.members.iter().map(|i| dlogps[*i].clone()).collect();
-            let dfeatures = model.backward(pass.text, &dlogp, &mut sum).map_err(model_error)?;
-            if let (Some(tower), Some(dfeatures)) = (pass.tower, dfeatures) {
-                model.backward_images(tower, dfeatures, &mut sum).map_err(model_error)?;
-            }
+        for (groups, pass) in groups.iter().zip(passes) {
+            pass.backward(model, groups, &dlogps, &mut sum)?;
         }
         drop(engine);
         self.gradients = Some(sum);

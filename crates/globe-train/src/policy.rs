@@ -147,6 +147,9 @@ pub trait Policy {
     /// Tokens of a known answer, with the end token.
     fn encode(&mut self, text: &str) -> PolicyResult<Vec<u32>>;
 
+    /// Tokens of prompts, those of their photos included: what they take of a sequence.
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>>;
+
     /// Log-probabilities of given answers under the softmax of `logits / temperature`, without
     /// gradients.
     fn logps(

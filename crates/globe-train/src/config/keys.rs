@@ -278,6 +278,13 @@ sections! {
         steps_per_generation: usize = 1,
         /// Passes over a generation.
         iterations: usize = 1,
+        /// With known answers: put several rows into one sequence, in which they do not see each other.
+        /// Equal to a sequence per row but for rounding, and faster where rows are short. Rows per
+        /// pass follow from their lengths, micro_batch is not read.
+        packing: bool = true,
+        /// Longest such sequence in tokens, those of photos included; a longer row is alone. More take
+        /// more memory, and gain nothing once a sequence fills the device.
+        max_packed_tokens: usize = 2048,
         /// Evaluations without improvement before training with known answers stops; 0 is never.
         patience: usize = 0,
         /// Steps between evaluations of training with known answers; 0 is never.

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Ending,
     event::{Observer, StepStats, TrainEvent},
+    pack::bins,
     saved::{self, RunState},
 };
 use crate::{
@@ -164,11 +165,13 @@ impl<P: Policy> Supervised<P> {
         let examples = examples(&mut self.policy, self.task, samples)?;
         let tokens = examples.iter().flat_map(|e| &e.targets).map(Vec::len).sum::<usize>() as f64;
         let mut sums = Sums::default();
-        for micro in examples.chunks(self.config.training.micro_batch) {
-            let batch = sequences(micro);
+        let micro_batches = self.micro_batches(examples)?;
+        let n_batches = micro_batches.len();
+        for micro in micro_batches {
+            let batch = sequences(&micro);
             let task = self.task;
             self.policy.backward(&batch, 1.0, &mut |logps| {
-                let (gradient, part) = losses(task, micro, logps, tokens, n as f64)?;
+                let (gradient, part) = losses(task, &micro, logps, tokens, n as f64)?;
                 sums.add(&part);
                 Ok(gradient)
             })?;
@@ -190,11 +193,37 @@ impl<P: Policy> Supervised<P> {
             ("skipped_steps", self.state.guard.skipped as f64),
             ("data/epoch", f64::from(self.state.cursor.epoch)),
             ("data/bad_images", self.train.bad_images().1 as f64),
+            ("micro_batches", n_batches as f64),
             ("time/step_s", started.elapsed().as_secs_f64()),
         ] {
             stats.values.insert(name.into(), value);
         }
         Ok(stats)
+    }
+
+    /// Examples that are on the device at once: so many, or as many as share a sequence.
+    fn micro_batches(&mut self, examples: Vec<Example>) -> Result<Vec<Vec<Example>>> {
+        let training = &self.config.training;
+        let mut examples: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
+        let micro_batches: Vec<Vec<usize>> = if training.packing {
+            let prompts: Vec<&Prompt> = examples.iter().flatten().map(|e| &e.prompt).collect();
+            let prompts = self.policy.prompt_tokens(&prompts)?;
+            let read = |e: &Example| e.targets.iter().map(|t| t.len().saturating_sub(1)).sum();
+            let answers = examples.iter().flatten().map(read);
+            let lengths: Vec<usize> =
+                prompts.into_iter().zip(answers).map(|(a, b): (usize, usize)| a + b).collect();
+            if lengths.len() != examples.len() {
+                let reason = format!("{} lengths of {} prompts", lengths.len(), examples.len());
+                return Err(Error::PolicyContract { call: "prompt_tokens", reason });
+            }
+            bins(&lengths, training.max_packed_tokens)
+        } else {
+            let all: Vec<usize> = (0..examples.len()).collect();
+            all.chunks(training.micro_batch).map(<[usize]>::to_vec).collect()
+        };
+        let take =
+            |members: Vec<usize>| members.iter().filter_map(|&i| examples[i].take()).collect();
+        Ok(micro_batches.into_iter().map(take).collect())
     }
 
     fn schedule(&self) -> Schedule {
@@ -225,26 +254,35 @@ impl<P: Policy> Supervised<P> {
     /// Mean loss over the whole evaluation part, without gradients.
     fn evaluate(&mut self) -> Result<Sums> {
         let mut total = Sums::default();
-        let Some(eval) = &mut self.eval else {
+        let Some(mut eval) = self.eval.take() else {
             return Ok(total);
         };
-        eval.seek(Default::default());
-        let mut left = eval.epoch_len();
-        while left > 0 {
-            let n = left.min(self.config.training.micro_batch as u64);
-            let samples = (0..n).map(|_| eval.next_sample()).collect::<Result<Vec<_>>>()?;
-            left -= n;
-            let examples = examples(&mut self.policy, self.task, samples)?;
-            let batch = sequences(&examples);
-            let logps = self.policy.logps(&batch, 1.0, crate::Side::Trained)?;
-            let (_, part) = losses(self.task, &examples, &logps, 1.0, 1.0)?;
-            total.add(&part);
-        }
+        let done = self.evaluate_all(&mut eval, &mut total);
+        self.eval = Some(eval);
+        done?;
         total.loss /= match self.task {
             Task::Imitate => total.tokens.max(1.0),
             Task::Judge => total.examples.max(1.0),
         };
         Ok(total)
+    }
+
+    fn evaluate_all(&mut self, eval: &mut Stream, total: &mut Sums) -> Result<()> {
+        eval.seek(Default::default());
+        let mut left = eval.epoch_len();
+        while left > 0 {
+            let n = left.min(self.config.rollout.prompts as u64);
+            let samples = (0..n).map(|_| eval.next_sample()).collect::<Result<Vec<_>>>()?;
+            left -= n;
+            let examples = examples(&mut self.policy, self.task, samples)?;
+            for micro in self.micro_batches(examples)? {
+                let batch = sequences(&micro);
+                let logps = self.policy.logps(&batch, 1.0, crate::Side::Trained)?;
+                let (_, part) = losses(self.task, &micro, &logps, 1.0, 1.0)?;
+                total.add(&part);
+            }
+        }
+        Ok(())
     }
 
     /// Saves a checkpoint of the current step.

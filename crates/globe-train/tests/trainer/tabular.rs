@@ -62,6 +62,8 @@ pub struct Tabular {
     pub reference_passes: usize,
     pub trained_passes: usize,
     pub largest_batch: usize,
+    /// Ids of the prompts of every backward pass.
+    pub seen: Vec<Vec<String>>,
 }
 
 impl Tabular {
@@ -88,6 +90,7 @@ impl Tabular {
             reference_passes: 0,
             trained_passes: 0,
             largest_batch: 0,
+            seen: Vec::new(),
         }
     }
 
@@ -182,6 +185,10 @@ impl Policy for Tabular {
         Ok(ids)
     }
 
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>> {
+        Ok(prompts.iter().map(|prompt| prompt.id.len()).collect())
+    }
+
     fn logps(
         &mut self,
         batch: &[Sequence<'_>],
@@ -204,6 +211,7 @@ impl Policy for Tabular {
     ) -> globe_train::Result<()> {
         self.backward_calls += 1;
         self.largest_batch = self.largest_batch.max(batch.len());
+        self.seen.push(batch.iter().map(|s| s.prompt.id.clone()).collect());
         if let Some((at, error)) = self.fail_backward.filter(|(at, _)| *at == self.backward_calls) {
             let _ = at;
             return Err(error().into());
