@@ -111,8 +111,10 @@ fn check_weights(name: &'static str, compute: &Compute) {
         let mut sum = model.weight_gradients(true).unwrap();
         let logps: Vec<f32> = packs.iter().flat_map(|rows| pass(model, rows, &mut sum)).collect();
         let (tensors, mut named) = (sum.into_tensors(), BTreeMap::new());
-        let mut each =
-            |name: &str, _: &[usize], values: Vec<f32>| drop(named.insert(name.to_owned(), values));
+        let mut each = |name: &str, _: &[usize], values: Vec<f32>| {
+            named.insert(name.to_owned(), values);
+            Ok::<_, globe_model::Error>(())
+        };
         let parameters = model.weight_parameters(true);
         pollster::block_on(parameters.read(|i, _| Ok(tensors[i].clone()), &mut each)).unwrap();
         (logps, named)

@@ -104,6 +104,7 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     let mut each = |name: &str, shape: &[usize], values: Vec<f32>| {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
         got.insert(name.to_owned(), values);
+        Ok::<_, globe_model::Error>(())
     };
     pollster::block_on(parameters.read(|i, _| Ok(tensors[i].clone()), &mut each)).unwrap();
     expected.assert_match("gradient", &got, TOL);

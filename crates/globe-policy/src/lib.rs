@@ -11,6 +11,7 @@ mod judge;
 mod look;
 mod pass;
 mod policy;
+mod saving;
 
 pub use adapter::{fresh, from_peft, to_peft};
 pub use identity::identity;

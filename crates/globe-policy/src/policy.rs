@@ -4,20 +4,20 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
-use globe_model::{Gradients, LoraModules, Model, WeightParameters};
-use globe_ops::Tensor;
+use globe_model::{Gradients, LoraModules, Model};
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
 use globe_train::{
-    Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
-    Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
+    Completion, Gradient, Policy, PolicyError, PolicyResult, Prompt, Sampling, Sequence, Side,
+    StateSink, StateSource, StepOutcome, Stop, Tensors, TokenLogps,
 };
 
 use crate::adamw::{DeviceAdamW, Parameter};
-use crate::adapter::{from_peft, shape, to_peft};
+use crate::adapter::{shape, to_peft};
 use crate::look::{Look, Looks};
 use crate::pass::{Group, Pass, features, packed};
+use crate::saving;
 
 /// An engine that a policy and its judge use in turn.
 pub type Shared = Rc<RefCell<Engine>>;
@@ -143,7 +143,15 @@ impl ModelPolicy {
         let Trained::Weights { vision, .. } = &self.trained else {
             return Ok(self.adapter()?.tensors());
         };
-        read(&self.engine.borrow_mut().model_mut().weight_parameters(*vision), |_, own| Ok(own))
+        let mut engine = self.engine.borrow_mut();
+        let weights = engine.model_mut().weight_parameters(*vision);
+        let mut out = Tensors::default();
+        let mut each = |name: &str, shape: &[usize], values| {
+            out.insert(name.into(), shape, values);
+            Ok::<_, globe_model::Error>(())
+        };
+        pollster::block_on(weights.read(|_, own| Ok(own), &mut each)).map_err(model_error)?;
+        Ok(out)
     }
 
     /// Zero gradients of what is trained.
@@ -200,22 +208,6 @@ impl ModelPolicy {
     fn trains_tower(&self) -> bool {
         matches!(self.trained, Trained::Weights { vision: true, .. })
     }
-}
-
-/// Values by name of the weights, or of what `of` gives for each of them.
-fn read(
-    parameters: &WeightParameters<'_>,
-    of: impl FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>>,
-) -> PolicyResult<Tensors> {
-    let mut out = Tensors::default();
-    let mut each = |name: &str, shape: &[usize], values| out.insert(name.into(), shape, values);
-    pollster::block_on(parameters.read(of, &mut each)).map_err(model_error)?;
-    Ok(out)
-}
-
-/// The pairs that `tensors` hold by PEFT's names.
-fn modules_of(config: &AdapterConfig, tensors: &Tensors) -> PolicyResult<LoraModules> {
-    Ok(from_peft(Adapter::from_tensors(config.clone(), tensors).map_err(failed)?))
 }
 
 impl Policy for ModelPolicy {
@@ -344,59 +336,36 @@ impl Policy for ModelPolicy {
         }
     }
 
-    fn save(&mut self) -> PolicyResult<PolicyState> {
-        let parameters = self.parameters()?;
+    fn save_to(&mut self, sink: &mut dyn StateSink) -> globe_train::Result<()> {
         let mut engine = self.engine.borrow_mut();
-        let model = engine.model_mut();
         match &self.trained {
             Trained::Adapter(config) => {
-                let lora = model.lora_parameters();
-                let optimiser = self.adamw.save(|mean| {
-                    let n = lora.shapes().len();
-                    let means = (0..n).map(mean).collect::<globe_model::Result<Vec<_>>>();
-                    let means = means.map_err(model_error)?;
-                    let modules = pollster::block_on(lora.read(Some(&means)));
-                    Ok(to_peft(config.clone(), modules.map_err(device_error)?).tensors())
-                })?;
-                Ok(PolicyState { parameters, optimiser, adapter: Some(config.clone()) })
+                saving::adapter(engine.model_mut(), &self.adamw, config)?.save_to(sink)
             }
             Trained::Weights { vision, .. } => {
-                let weights = model.weight_parameters(*vision);
-                let optimiser = self.adamw.save(|mean| read(&weights, |i, _| mean(i)))?;
-                Ok(PolicyState { parameters, optimiser, adapter: None })
+                let weights = engine.model_mut().weight_parameters(*vision);
+                saving::save_weights(&weights, &self.adamw, sink)
             }
         }
     }
 
-    fn load(&mut self, state: &PolicyState) -> PolicyResult<()> {
+    fn load_from(&mut self, state: &StateSource<'_>) -> globe_train::Result<()> {
         let mut engine = self.engine.borrow_mut();
         let model = engine.model_mut();
         self.gradients = None;
-        match (&self.trained, &state.adapter) {
-            (Trained::Adapter(config), Some(saved)) => {
-                load_adapter(model, &mut self.adamw, config, saved, state)
+        match (&self.trained, state.adapter) {
+            (Trained::Adapter(config), Some(_)) => {
+                saving::load_adapter(model, &mut self.adamw, config, &state.collect()?)
             }
             (Trained::Weights { vision, .. }, None) => {
-                let mut weights = model.weight_parameters(*vision);
-                let found = |name: &str| state.parameters.values(name).ok();
-                weights.load(found).map_err(model_error)?;
-                self.adamw.load(&state.optimiser, |suffix| {
-                    let found =
-                        |name: &str| state.optimiser.values(&format!("{name}.{suffix}")).ok();
-                    let mut tensors = Vec::new();
-                    let take = |tensor| {
-                        tensors.push(tensor);
-                        Ok(())
-                    };
-                    weights.lay_out(found, take).map_err(model_error)?;
-                    Ok(tensors)
-                })
+                let weights = model.weight_parameters(*vision);
+                saving::load_weights(weights, &mut self.adamw, state)
             }
             (Trained::Adapter(_), None) => {
-                Err(failed("the checkpoint has all weights, here an adapter is trained"))
+                Err(failed("the checkpoint has all weights, here an adapter is trained").into())
             }
             (Trained::Weights { .. }, Some(_)) => {
-                Err(failed("the checkpoint has an adapter, here all weights are trained"))
+                Err(failed("the checkpoint has an adapter, here all weights are trained").into())
             }
         }
     }
@@ -405,36 +374,6 @@ impl Policy for ModelPolicy {
         let engine = self.engine.borrow();
         Some(engine.memory().in_use).filter(|bytes| *bytes > 0)
     }
-}
-
-/// Puts a saved adapter and its means in place of those of the model.
-fn load_adapter(
-    model: &mut Model,
-    adamw: &mut DeviceAdamW,
-    config: &AdapterConfig,
-    saved: &AdapterConfig,
-    state: &PolicyState,
-) -> PolicyResult<()> {
-    if (saved.r, saved.scaling()) != (config.r, config.scaling()) {
-        let (r, alpha) = (saved.r, saved.lora_alpha);
-        return Err(failed(format!("the saved adapter has rank {r} and alpha {alpha}")));
-    }
-    let modules = modules_of(config, &state.parameters)?;
-    let mut parameters = model.lora_parameters();
-    let mut tensors = parameters.lay_out(&modules).map_err(model_error)?.into_iter();
-    let missing = || failed("the saved adapter lacks a module");
-    parameters.update(|_, _| tensors.next().ok_or_else(missing))?;
-    adamw.load(&state.optimiser, |suffix| {
-        let ending = format!(".{suffix}");
-        let mut tensors = Tensors::default();
-        for (name, shape, values) in state.optimiser.iter() {
-            if let Some(name) = name.strip_suffix(&ending) {
-                tensors.insert(name.to_owned(), shape, values.to_vec());
-            }
-        }
-        let modules = modules_of(config, &tensors)?;
-        parameters.lay_out(&modules).map_err(|e| failed(e.to_string()))
-    })
 }
 
 /// A failure with its reason.

@@ -15,7 +15,8 @@ use super::{
     saved::{self, RunState},
 };
 use crate::{
-    Error, Policy, PolicyError, PolicyState, Prompt, Result, Sequence, Side, Stop, TokenLogps,
+    Error, Policy, PolicyError, PolicyState, Prompt, Result, Sequence, Side, StateSink, Stop,
+    TokenLogps,
     checkpoint::{Loaded, RealDisk, Store},
     config::Config,
     data::Stream,
@@ -67,7 +68,7 @@ impl<P: Policy> Trainer<P> {
     /// [`Error::ResumeChanged`] with every difference that matters, [`Error::ResumeOther`] for a
     /// checkpoint of another base model, and errors of reading it.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::from_files(loaded)?;
+        let saved = saved::open(loaded)?;
         let differences = saved.config.differences(&self.config);
         let changed: Vec<String> =
             differences.iter().filter(|d| !d.harmless).map(ToString::to_string).collect();
@@ -79,7 +80,7 @@ impl<P: Policy> Trainer<P> {
             let (saved, got) = (saved.state.identity, identity);
             return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
         }
-        self.policy.load(&saved.policy)?;
+        self.policy.load_from(&saved.policy())?;
         self.stream.seek(saved.state.cursor);
         let commit = self.state.commit.take().or(saved.state.commit);
         self.state = RunState { commit, ..saved.state };
@@ -130,10 +131,13 @@ impl<P: Policy> Trainer<P> {
         let (total, every) = (self.config.training.steps, self.config.checkpoint.every);
         let weights = self.rewards.weights();
         watch.on(&TrainEvent::Started { step: self.state.step, total, weights: &weights })?;
+        let mut saved_at = None;
         while self.state.step < total {
             if stop.load(Ordering::Relaxed) {
-                let path = self.save()?;
-                watch.on(&TrainEvent::Checkpoint(&path))?;
+                if saved_at != Some(self.state.step) {
+                    let path = self.save()?;
+                    watch.on(&TrainEvent::Checkpoint(&path))?;
+                }
                 watch.on(&TrainEvent::Ended { step: self.state.step, complete: false })?;
                 return Ok(Ending::Stopped);
             }
@@ -141,6 +145,7 @@ impl<P: Policy> Trainer<P> {
             watch.on(&TrainEvent::Step(&stats))?;
             if stats.step.is_multiple_of(every) || stats.step == total {
                 let path = self.save()?;
+                saved_at = Some(stats.step);
                 watch.on(&TrainEvent::Checkpoint(&path))?;
             }
         }
@@ -280,9 +285,10 @@ impl<P: Policy> Trainer<P> {
     /// Those of the policy and of the disk.
     pub fn save(&mut self) -> Result<PathBuf> {
         self.state.cursor = self.stream.cursor();
-        let policy = self.policy.save()?;
-        let files = saved::to_files(&self.state, &self.config, self.buffer.as_ref(), &policy)?;
-        self.store.save(&mut RealDisk, self.state.step, &files)
+        let Self { config, policy, store, state, buffer, .. } = self;
+        store.save(&mut RealDisk, state.step, |to| {
+            saved::write(to, state, config, buffer.as_ref(), |sink| policy.save_to(sink))
+        })
     }
 
     /// After a failure: a checkpoint of the device's weights, or of the host copy when the device is
@@ -296,8 +302,10 @@ impl<P: Policy> Trainer<P> {
         let saved = match (lost, &self.host_copy) {
             (true, None) => return cause,
             (true, Some((state, buffer, policy))) => {
-                saved::to_files(state, &self.config, buffer.as_ref(), policy)
-                    .and_then(|files| self.store.save(&mut RealDisk, state.step, &files))
+                self.store.save(&mut RealDisk, state.step, |to| {
+                    let policy = |sink: &mut dyn StateSink| policy.save_to(sink);
+                    saved::write(to, state, &self.config, buffer.as_ref(), policy)
+                })
             }
             (false, _) => self.save(),
         };

@@ -76,7 +76,7 @@ impl<P: Policy> Supervised<P> {
     /// # Errors
     /// As there.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::from_files(loaded)?;
+        let saved = saved::open(loaded)?;
         let changed: Vec<String> = saved
             .config
             .differences(&self.config)
@@ -92,7 +92,7 @@ impl<P: Policy> Supervised<P> {
             let (saved, got) = (saved.state.identity, identity);
             return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
         }
-        self.policy.load(&saved.policy)?;
+        self.policy.load_from(&saved.policy())?;
         self.train.seek(saved.state.cursor);
         self.state = saved.state;
         Ok(())
@@ -125,7 +125,7 @@ impl<P: Policy> Supervised<P> {
     pub fn run(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
         let (total, every) = (self.config.training.steps, self.config.checkpoint.every);
         watch.on(&TrainEvent::Started { step: self.state.step, total, weights: &[] })?;
-        let mut ending = Ending::Complete;
+        let (mut ending, mut saved_at) = (Ending::Complete, None);
         while self.state.step < total {
             if stop.load(Ordering::Relaxed) {
                 ending = Ending::Stopped;
@@ -136,6 +136,7 @@ impl<P: Policy> Supervised<P> {
             watch.on(&TrainEvent::Step(&stats))?;
             if stats.step.is_multiple_of(every) {
                 let path = self.save()?;
+                saved_at = Some(stats.step);
                 watch.on(&TrainEvent::Checkpoint(&path))?;
             }
             if matches!(self.state.best, Some((_, 0))) && stats.values.contains_key("eval_loss") {
@@ -147,8 +148,10 @@ impl<P: Policy> Supervised<P> {
                 break;
             }
         }
-        let path = self.save()?;
-        watch.on(&TrainEvent::Checkpoint(&path))?;
+        if saved_at != Some(self.state.step) {
+            let path = self.save()?;
+            watch.on(&TrainEvent::Checkpoint(&path))?;
+        }
         let complete = ending == Ending::Complete;
         watch.on(&TrainEvent::Ended { step: self.state.step, complete })?;
         Ok(ending)
@@ -299,9 +302,10 @@ impl<P: Policy> Supervised<P> {
     }
 
     fn save_to(&mut self, store: &Store) -> Result<PathBuf> {
-        let policy = self.policy.save()?;
-        let files = saved::to_files(&self.state, &self.config, None, &policy)?;
-        store.save(&mut RealDisk, self.state.step, &files)
+        let Self { config, policy, state, .. } = self;
+        store.save(&mut RealDisk, state.step, |to| {
+            saved::write(to, state, config, None, |sink| policy.save_to(sink))
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use globe_rng::philox;
 use globe_train::{
     Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
-    Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
+    Sequence, Side, StateSink, StateSource, StepOutcome, Stop, Tensors, TokenLogps,
     optimiser::{AdamW, AdamWConfig, clip_by_norm, global_norm},
 };
 
@@ -251,16 +251,15 @@ impl Policy for Tabular {
         Ok(StepOutcome { grad_norm, applied })
     }
 
-    fn save(&mut self) -> PolicyResult<PolicyState> {
+    fn save_to(&mut self, sink: &mut dyn StateSink) -> globe_train::Result<()> {
         let mut parameters = Tensors::default();
         parameters.insert(TABLE.into(), &[self.table.len()], self.table.clone());
-        Ok(PolicyState { parameters, optimiser: self.adam.save(), adapter: None })
+        PolicyState { parameters, optimiser: self.adam.save(), adapter: None }.save_to(sink)
     }
 
-    fn load(&mut self, state: &PolicyState) -> PolicyResult<()> {
-        let failed = |e: globe_train::Error| PolicyError::failed(e.to_string());
-        self.table = state.parameters.values(TABLE).map_err(failed)?.to_vec();
-        self.adam.load(&state.optimiser).map_err(failed)
+    fn load_from(&mut self, state: &StateSource<'_>) -> globe_train::Result<()> {
+        self.table = state.parameters.read(TABLE)?.into_owned();
+        self.adam.load(&state.collect()?.optimiser)
     }
 
     fn memory_bytes(&self) -> Option<u64> {
