@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use sequence::AnswerGroup;
-pub use training::{AnswerLogps, TrainingPass};
+pub use training::{AnswerLogps, KEPT_ACTIVATION_BYTES, TrainingPass};
 pub use vision_training::VisionPass;
 
 /// Norms of the tower have no field in the configuration.

@@ -165,7 +165,7 @@ pub enum Error {
         got: String,
     },
     /// Training stopped; what was learnt is saved. Remove the cause and resume.
-    #[error("{cause}; saved as {}, resume from there", checkpoint.display())]
+    #[error("{cause}; the last checkpoint is {}, resume from there", checkpoint.display())]
     Interrupted {
         /// The checkpoint.
         checkpoint: PathBuf,

@@ -2,7 +2,9 @@
 
 use globe_format::packed::{Class, TensorSpec};
 use globe_format::{BLOCK, Folder};
-use globe_model::{Config as ModelConfig, Error, Qwen2_5Vl, WeightPlan};
+use globe_model::{
+    Config as ModelConfig, Error, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, WeightPlan,
+};
 use globe_ops::ByteMeans;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
@@ -112,6 +114,9 @@ impl Plan {
             // A block holds its activations and, backwards, about as much again in gradients.
             2 * 4 * tokens * (5 * hidden + 4 * heads + 4 * ffn)
         };
+        let layer = block(sequence, text.hidden_size, q + kv, text.intermediate_size);
+        // Half of it is activations, which small models keep.
+        let kept = (KEPT_ACTIVATION_BYTES / (layer / 2).max(1)).min(layers) * (layer / 2);
         let vision = &model.vision;
         // What shares a sequence may be photos almost throughout.
         let patches = (photo + sequence - group) * vision.merge_area();
@@ -131,8 +136,8 @@ impl Plan {
             weights: weights(config, &specs),
             reference,
             cache: cache as u64,
-            inputs: (4 * (layers + 1) * sequence * groups * text.hidden_size) as u64,
-            layer: block(sequence, text.hidden_size, q + kv, text.intermediate_size) as u64,
+            inputs: (groups * (4 * (layers + 1) * sequence * text.hidden_size + kept)) as u64,
+            layer: layer as u64,
             logits: 2 << 26,
             tower: tower as u64,
         })

@@ -1,8 +1,8 @@
 //! The training pass: log-probabilities of given answers, and gradients of adapters or weights.
 //!
 //! Answers to one prompt lie behind it in one sequence, which other prompts can share: `sequence.rs`.
-//! Of the forward pass only the input of every layer is kept; the backward pass computes one layer's
-//! activations again at a time. The head runs over some rows at a time, so no `[tokens, vocab]`
+//! Of the forward pass only the input of every layer is kept, and activations as far as they are small;
+//! the backward pass computes the others again, one layer's at a time. The head runs over some rows at a time, so no `[tokens, vocab]`
 //! tensor exists.
 
 use std::ops::Range;
@@ -12,7 +12,7 @@ use globe_ops::{
     scatter_add_rows, tensor_f32, tensor_i32, zeros,
 };
 
-use super::block::Block;
+use super::block::{Activations, Block};
 use super::sequence::{AnswerGroup, Sequence};
 use super::{DecoderLayer, Qwen2_5Vl};
 use crate::gradients::{Gradients, LinearSums};
@@ -20,6 +20,9 @@ use crate::{Error, Result};
 
 /// Bytes of logits at a time.
 const LOGITS_BYTES: usize = 64 << 20;
+/// Bytes of activations that a pass keeps: all of a tiny model's, for which a forward pass less is a
+/// sixth of a step, and none of a large one's.
+pub const KEPT_ACTIVATION_BYTES: usize = 64 << 20;
 
 /// Per token of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +38,8 @@ pub struct TrainingPass {
     sequence: Sequence,
     /// Input of every layer and the output of the last; only that without gradients.
     inputs: Vec<Tensor<2>>,
+    /// Activations of every layer that is not computed again.
+    kept: Vec<Option<Activations>>,
     /// Log-probability, entropy and log-sum-exp of every target: `[targets, 3]`.
     stats: Tensor<2>,
     temperature: f32,
@@ -58,12 +63,18 @@ impl Qwen2_5Vl {
         let embedded = groups.iter().map(|group| self.embed_group(group));
         let hidden = self.config.text.hidden_size;
         let mut x = joined(embedded.collect::<Result<_>>()?, hidden, &self.device);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut kept, mut room) = (Vec::new(), Vec::new(), KEPT_ACTIVATION_BYTES);
         for layer in &self.model.layers {
             if keep {
                 inputs.push(x.clone());
             }
-            x = layer.block().activations(x, &sequence.context)?.out;
+            let activations = layer.block().activations(x, &sequence.context)?;
+            x = activations.out.clone();
+            if keep {
+                let size = activations.size_bytes();
+                kept.push((size <= room).then_some(activations));
+                room = room.saturating_sub(size);
+            }
         }
         inputs.push(x.clone());
         let mut stats = Vec::new();
@@ -72,7 +83,7 @@ impl Qwen2_5Vl {
             stats.push(logp_gather(logits, targets, temperature)?);
         }
         let stats = joined(stats, 3, &self.device);
-        Ok(TrainingPass { sequence, inputs, stats, temperature })
+        Ok(TrainingPass { sequence, inputs, kept, stats, temperature })
     }
 
     /// Adds the gradients of what is trained to `sum`. `dlogp`: the derivative of the loss by the
@@ -100,7 +111,8 @@ impl Qwen2_5Vl {
         let sequence = &pass.sequence;
         for (i, layer) in self.model.layers.iter().enumerate().rev() {
             let Some(x) = pass.inputs.pop() else { break };
-            dx = layer.block().backward(x, dx, &sequence.context, self.layer_sums(sum, i))?;
+            let (kept, sums) = (pass.kept.pop().flatten(), self.layer_sums(sum, i));
+            dx = layer.block().backward(x, kept, dx, &sequence.context, sums)?;
         }
         if let Some(table) = sum.weight(self.places().table) {
             table.add_rows(&dx, &sequence.looked_up)?;

@@ -202,6 +202,17 @@ impl Store {
         }
     }
 
+    /// The error that names the checkpoint to go on from, which is the last one; `cause` itself if there
+    /// is none.
+    pub(crate) fn interrupted(&self, cause: Error) -> Error {
+        match self.steps().ok().and_then(|steps| steps.last().copied()) {
+            Some(step) => {
+                Error::Interrupted { checkpoint: self.path(step), cause: Box::new(cause) }
+            }
+            None => cause,
+        }
+    }
+
     /// Folder of the checkpoint of a step.
     pub fn path(&self, step: u64) -> PathBuf {
         self.root.join(name(step))

@@ -296,8 +296,9 @@ sections! {
         every: u64 = 50,
         /// How many are kept; 0 keeps all.
         keep: usize = 3,
-        /// Steps between copies of the weights on the host, from which a lost device recovers; 0 is
-        /// never.
+        /// Steps between copies of the last step on the host, from which a lost device is saved; 0 is
+        /// never. Of adapters alone: with `full` a copy would take 12 bytes per weight, so that a lost
+        /// device goes back to the last checkpoint, at most `every` steps.
         host_copy_every: u64 = 1,
     }
     /// What a person sees.

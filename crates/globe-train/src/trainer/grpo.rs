@@ -12,11 +12,10 @@ use super::{
     buffer::{Answer, Asked, Buffer},
     event::{Observer, StepStats, TrainEvent},
     generate::{Generator, reports},
-    saved::{self, RunState},
+    saved::{self, HostCopy, RunState},
 };
 use crate::{
-    Error, Policy, PolicyError, PolicyState, Prompt, Result, Sequence, Side, StateSink, Stop,
-    TokenLogps,
+    Error, Policy, Prompt, Result, Sequence, Side, Stop, TokenLogps,
     checkpoint::{Loaded, RealDisk, Store},
     config::Config,
     data::Stream,
@@ -44,7 +43,7 @@ pub struct Trainer<P> {
     state: RunState,
     buffer: Option<Buffer>,
     /// State and weights after some earlier step, in case the device is lost.
-    host_copy: Option<(RunState, Option<Buffer>, PolicyState)>,
+    host_copy: Option<HostCopy>,
 }
 
 impl<P: Policy> Trainer<P> {
@@ -121,7 +120,10 @@ impl<P: Policy> Trainer<P> {
     pub fn run(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
         match self.run_inner(watch, stop) {
             Err(cause) if self.state.step > 0 || self.host_copy.is_some() => {
-                Err(self.save_after(cause))
+                let (copy, config) = (self.host_copy.take(), self.config.clone());
+                let store = self.store.clone();
+                let save = || self.save();
+                Err(saved::save_after(cause, copy.as_ref(), &config, &store, save))
             }
             other => other,
         }
@@ -272,9 +274,9 @@ impl<P: Policy> Trainer<P> {
     }
 
     fn copy_to_host(&mut self) -> Result<()> {
-        let every = self.config.checkpoint.host_copy_every;
-        if every > 0 && self.state.step.is_multiple_of(every) {
-            self.host_copy = Some((self.state.clone(), self.buffer.clone(), self.policy.save()?));
+        let Self { config, policy, state, buffer, .. } = self;
+        if let Some(copy) = HostCopy::when_due(config, state, buffer.as_ref(), policy)? {
+            self.host_copy = Some(copy);
         }
         Ok(())
     }
@@ -289,30 +291,6 @@ impl<P: Policy> Trainer<P> {
         store.save(&mut RealDisk, state.step, |to| {
             saved::write(to, state, config, buffer.as_ref(), |sink| policy.save_to(sink))
         })
-    }
-
-    /// After a failure: a checkpoint of the device's weights, or of the host copy when the device is
-    /// gone, around the cause.
-    fn save_after(&mut self, cause: Error) -> Error {
-        // A diverged policy must not replace the last good checkpoint.
-        if matches!(cause, Error::NotFinite { .. }) {
-            return cause;
-        }
-        let lost = matches!(cause, Error::Policy(PolicyError::DeviceLost(_)));
-        let saved = match (lost, &self.host_copy) {
-            (true, None) => return cause,
-            (true, Some((state, buffer, policy))) => {
-                self.store.save(&mut RealDisk, state.step, |to| {
-                    let policy = |sink: &mut dyn StateSink| policy.save_to(sink);
-                    saved::write(to, state, &self.config, buffer.as_ref(), policy)
-                })
-            }
-            (false, _) => self.save(),
-        };
-        match saved {
-            Ok(checkpoint) => Error::Interrupted { checkpoint, cause: Box::new(cause) },
-            Err(error) => Error::Unsaved { error: Box::new(error), cause: Box::new(cause) },
-        }
     }
 }
 

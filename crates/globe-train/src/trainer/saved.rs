@@ -1,6 +1,7 @@
 //! A run as files of a checkpoint, and back.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::vec::IntoIter;
 
 use globe_format::{Checkpoint, Mapped, f32_safetensors_header};
@@ -8,9 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::buffer::Buffer;
 use crate::{
-    Error, NamedShape, Result, StateLayout, StateSink, StateSource,
-    checkpoint::{ADAPTER_CONFIG, ADAPTER_MODEL, AdapterConfig, Loaded, Writer, peft_metadata},
-    config::{Config, Difference},
+    Error, NamedShape, Policy, PolicyError, PolicyState, Result, StateLayout, StateSink,
+    StateSource,
+    checkpoint::{
+        ADAPTER_CONFIG, ADAPTER_MODEL, AdapterConfig, Loaded, RealDisk, Store, Writer,
+        peft_metadata,
+    },
+    config::{Config, Difference, Weights},
     data::Cursor,
     optimiser::Guard,
     state::{check_size, missing, too_many},
@@ -39,6 +44,63 @@ pub struct RunState {
     pub commit: Option<String>,
     /// Best evaluation so far and evaluations since, for training with known answers.
     pub best: Option<(f64, u64)>,
+}
+
+/// Where a run stood after some earlier step, in host memory: what is saved when the device is lost.
+pub(super) struct HostCopy {
+    state: RunState,
+    buffer: Option<Buffer>,
+    policy: PolicyState,
+}
+
+impl HostCopy {
+    /// A copy, if one of this step is wanted.
+    pub fn when_due(
+        config: &Config,
+        state: &RunState,
+        buffer: Option<&Buffer>,
+        policy: &mut dyn Policy,
+    ) -> Result<Option<Self>> {
+        let every = config.checkpoint.host_copy_every;
+        if every == 0 || !state.step.is_multiple_of(every) || config.model.weights == Weights::Full
+        {
+            return Ok(None);
+        }
+        Ok(Some(Self { state: state.clone(), buffer: buffer.cloned(), policy: policy.save()? }))
+    }
+
+    /// Saves it as a checkpoint.
+    pub fn save(&self, config: &Config, store: &Store) -> Result<PathBuf> {
+        let Self { state, buffer, policy } = self;
+        store.save(&mut RealDisk, state.step, |to| {
+            write(to, state, config, buffer.as_ref(), |sink| policy.save_to(sink))
+        })
+    }
+}
+
+/// After a failure: what of a run is saved, around the cause. `copy` is the last one on the host, and
+/// `save` saves from the device.
+pub(super) fn save_after(
+    cause: Error,
+    copy: Option<&HostCopy>,
+    config: &Config,
+    store: &Store,
+    save: impl FnOnce() -> Result<PathBuf>,
+) -> Error {
+    // A diverged policy must not replace the last good checkpoint.
+    if matches!(cause, Error::NotFinite { .. }) {
+        return cause;
+    }
+    let is_lost = matches!(cause, Error::Policy(PolicyError::DeviceLost(_)));
+    let saved = match (is_lost, copy) {
+        (true, None) => return store.interrupted(cause),
+        (true, Some(copy)) => copy.save(config, store),
+        (false, _) => save(),
+    };
+    match saved {
+        Ok(checkpoint) => Error::Interrupted { checkpoint, cause: Box::new(cause) },
+        Err(error) => Error::Unsaved { error: Box::new(error), cause: Box::new(cause) },
+    }
 }
 
 /// What a checkpoint holds; its tensors stay in their files until they are asked for.
@@ -199,10 +261,7 @@ pub fn resume_differences(loaded: &Loaded, config: &Config) -> Result<Vec<Differ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        PolicyState, Tensors,
-        checkpoint::{RealDisk, Store},
-    };
+    use crate::Tensors;
 
     /// Gives `b` before `a`, as a model gives its tensors in an order of its own.
     fn give(sink: &mut dyn StateSink) -> Result<()> {

@@ -10,7 +10,7 @@ use super::{
     Ending,
     event::{Observer, StepStats, TrainEvent},
     pack::bins,
-    saved::{self, RunState},
+    saved::{self, HostCopy, RunState},
 };
 use crate::{
     Error, Policy, Prompt, Result, Sequence, TokenLogps,
@@ -43,6 +43,8 @@ pub struct Supervised<P> {
     eval: Option<Stream>,
     store: Store,
     state: RunState,
+    /// After some earlier step, in case the device is lost.
+    host_copy: Option<HostCopy>,
 }
 
 /// A row ready for the device.
@@ -68,7 +70,7 @@ impl<P: Policy> Supervised<P> {
         let root = PathBuf::from(&config.run.output).join("checkpoints");
         let state = RunState { identity: policy.identity(), ..RunState::default() };
         let store = Store::new(root, config.checkpoint.keep);
-        Self { config, task, policy, train, eval, store, state }
+        Self { config, task, policy, train, eval, store, state, host_copy: None }
     }
 
     /// Goes on from a checkpoint, see [`super::Trainer::resume`].
@@ -121,8 +123,21 @@ impl<P: Policy> Supervised<P> {
     /// Steps until all are done, the evaluation stops improving, or `stop` is set.
     ///
     /// # Errors
-    /// [`Error::Row`] for a row without what the task needs, and those of data, policy and disk.
+    /// [`Error::Row`] for a row without what the task needs, and those of data, policy and disk, after
+    /// the first step within [`Error::Interrupted`] with the checkpoint saved; an error of saving it.
     pub fn run(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
+        match self.run_inner(watch, stop) {
+            Err(cause) if self.state.step > 0 => {
+                let (copy, config) = (self.host_copy.take(), self.config.clone());
+                let store = self.store.clone();
+                let save = || self.save();
+                Err(saved::save_after(cause, copy.as_ref(), &config, &store, save))
+            }
+            other => other,
+        }
+    }
+
+    fn run_inner(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
         let (total, every) = (self.config.training.steps, self.config.checkpoint.every);
         watch.on(&TrainEvent::Started { step: self.state.step, total, weights: &[] })?;
         let (mut ending, mut saved_at) = (Ending::Complete, None);
@@ -188,6 +203,8 @@ impl<P: Policy> Supervised<P> {
         }
         self.state.step += 1;
         self.state.cursor = self.train.cursor();
+        let copy = HostCopy::when_due(&self.config, &self.state, None, &mut self.policy)?;
+        self.host_copy = copy.or(self.host_copy.take());
         let mut stats = StepStats { step: self.state.step, ..StepStats::default() };
         sums.put("", self.task, &mut stats);
         for (name, value) in [

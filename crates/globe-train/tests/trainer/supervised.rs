@@ -3,8 +3,8 @@
 use std::{path::Path, sync::atomic::AtomicBool};
 
 use globe_train::{
-    Error,
-    config::Config,
+    Error, PolicyError,
+    config::{Config, Weights},
     data::{Dataset, Part, Stream, StreamOptions},
     trainer::{Supervised, Task, TrainEvent},
 };
@@ -175,6 +175,43 @@ fn training_stops_when_the_evaluation_no_longer_improves() {
     let evaluated = steps.iter().zip(1u64..).filter_map(|(s, i)| Some((i, *s.get("eval_loss")?)));
     let best = evaluated.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(step, _)| step);
     assert_eq!(trained.best_store().newest().unwrap().map(|c| c.step), best);
+}
+
+#[test]
+fn a_failure_leaves_a_checkpoint_of_the_last_step() {
+    let temp = tempfile::tempdir().unwrap();
+    write_data(temp.path());
+    let config = config(temp.path());
+    let steps = run(&mut supervised(&config, Task::Imitate)).unwrap();
+    let lost: fn() -> PolicyError = || PolicyError::DeviceLost("reset".into());
+    for error in [lost, || PolicyError::failed("odd")] {
+        std::fs::remove_dir_all(&config.run.output).unwrap();
+        let mut first = supervised(&config, Task::Imitate);
+        first.policy().fail_backward = Some((3, error)); // one pass per step
+        let error = run(&mut first).unwrap_err();
+        let Error::Interrupted { checkpoint, .. } = &error else { panic!("{error}") };
+        assert!(checkpoint.ends_with("step-00000002"), "{error}");
+        let mut second = supervised(&config, Task::Imitate);
+        second.resume(&second.store().load(2).unwrap(), false).unwrap();
+        assert_eq!(run(&mut second).unwrap(), steps[2..]);
+    }
+}
+
+/// There is no host copy of all weights.
+#[test]
+fn a_lost_device_names_the_last_checkpoint_of_all_weights() {
+    let temp = tempfile::tempdir().unwrap();
+    write_data(temp.path());
+    let mut config = config(temp.path());
+    config.model.weights = Weights::Full;
+    config.checkpoint.every = 2;
+    let mut first = supervised(&config, Task::Imitate);
+    first.policy().fail_backward = Some((4, || PolicyError::DeviceLost("reset".into())));
+    let error = run(&mut first).unwrap_err();
+    let Error::Interrupted { checkpoint, cause } = &error else { panic!("{error}") };
+    assert!(checkpoint.ends_with("step-00000002"), "{error}");
+    assert!(matches!(**cause, Error::Policy(PolicyError::DeviceLost(_))));
+    assert_eq!(first.store().steps().unwrap(), [2]);
 }
 
 #[test]
