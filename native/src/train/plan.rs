@@ -2,9 +2,7 @@
 
 use globe_format::packed::{Class, TensorSpec};
 use globe_format::{BLOCK, Folder};
-use globe_model::{
-    Config as ModelConfig, Error, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, WeightPlan,
-};
+use globe_model::{Config as ModelConfig, Error, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, WeightPlan};
 use globe_ops::ByteMeans;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};

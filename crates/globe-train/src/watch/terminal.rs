@@ -13,7 +13,11 @@ use std::{
 
 use ratatui::{
     DefaultTerminal, Frame,
-    crossterm::event::{self, Event, KeyCode, KeyModifiers},
+    crossterm::{
+        cursor,
+        event::{self, Event, KeyCode, KeyModifiers},
+        execute,
+    },
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     symbols::Marker,
@@ -317,6 +321,8 @@ fn asks_to_stop(event: &Event) -> bool {
 /// Gives back a terminal that a [`TerminalUi`] has, for an end at once.
 pub fn give_terminal_back() {
     ratatui::restore();
+    // The view hides it. There is nowhere to report that this failed.
+    let _ = execute!(io::stdout(), cursor::Show);
 }
 
 impl Observer for TerminalUi {
