@@ -20,8 +20,8 @@ use crate::{Error, Result};
 
 /// Bytes of logits at a time.
 const LOGITS_BYTES: usize = 64 << 20;
-/// Bytes of activations that a pass keeps: all of a tiny model's, for which a forward pass less is a
-/// sixth of a step, and none of a large one's.
+/// Bytes of activations that a pass keeps: all of a tiny model's, for which computing them again is a
+/// tenth of a step, and none of a large one's.
 pub const KEPT_ACTIVATION_BYTES: usize = 64 << 20;
 
 /// Per token of one answer.
