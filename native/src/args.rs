@@ -153,7 +153,13 @@ Examples:
   globe train grpo --config configs/tiny.toml
   globe train grpo --config configs/tiny.toml --resume
 
-Ctrl-C stops after the current step, with a checkpoint; a second one stops at once."
+Exit codes:
+  0    all steps are done
+  1    training failed; a message names the checkpoint to go on from, if there is one
+  2    wrong usage, or the model, data or device cannot be used
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP
+Ctrl-C, like the other two, stops after the current step, with a checkpoint; a second one stops at
+once. Before training begins the first one does."
 )]
 pub struct TrainArgs {
     /// What is learnt

@@ -2,12 +2,11 @@
 
 mod parts;
 mod plan;
+mod signals;
 
 use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -17,12 +16,14 @@ use globe_train::checkpoint::{Loaded, RealDisk, Store};
 use globe_train::config::{Config, Weights};
 use globe_train::data::Part;
 use globe_train::trainer::{Ending, Supervised, Task, Trainer};
-use globe_train::watch::{Lines, TerminalUi, Watchers};
+use globe_train::watch::{Lines, TerminalUi};
 
 use crate::args::TrainArgs;
 use crate::console::say;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::export;
+
+use signals::Signals;
 
 /// Folders of the finished adapter and of the finished model, in `run.output`.
 const ADAPTER: &str = "adapter";
@@ -48,14 +49,19 @@ pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
         return plan::run(args.method, &config);
     }
     let checkpoint = checkpoint(args, &config)?;
-    let stop = on_signals()?;
+    let signals = Signals::install()?;
     let mut parts = parts::load(args.method, &config, args.quiet)?;
     let mut watch = watchers(&config);
     watch = match config.watch.terminal && stderr().is_terminal() && !args.quiet {
-        true => watch.with(TerminalUi::start(stop.clone())?),
+        true => {
+            let ui = TerminalUi::start(signals.stop().clone())?;
+            signals.set_terminal(true);
+            watch.with(ui)
+        }
         false if args.quiet => watch,
         false => watch.with(Lines::new(stderr())),
     };
+    let stop = signals.stop();
     let (ending, mut policy) = match args.method {
         Method::Grpo => {
             let data = stream(&config, Part::Train).or_usage()?;
@@ -65,30 +71,30 @@ pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
             if let Some(loaded) = &checkpoint {
                 trainer.resume(loaded, args.allow_changes).or_usage()?;
             }
-            let ending = explained(trainer.run(&mut watch, &stop), args)?;
+            signals.begin_work();
+            let ending = explained(trainer.run(&mut watch, stop), args)?;
             (ending, trainer.into_policy())
         }
-        Method::Sft => {
-            supervised(args, &config, Task::Imitate, parts.policy, &checkpoint, &mut watch, &stop)?
-        }
-        Method::Reward => {
-            supervised(args, &config, Task::Judge, parts.policy, &checkpoint, &mut watch, &stop)?
+        Method::Sft | Method::Reward => {
+            let mut run = supervised(args, &config, parts.policy, &checkpoint)?;
+            signals.begin_work();
+            let ending = explained(run.run(&mut watch, stop), args)?;
+            (ending, run.into_policy())
         }
     };
     drop(watch); // gives the terminal back before anything is printed
+    signals.set_terminal(false);
     finish(&mut policy, &config, ending, args)
 }
 
-/// Training with known answers.
+/// Training with known answers, at its beginning or where the checkpoint stands.
 fn supervised(
     args: &TrainArgs,
     config: &Config,
-    task: Task,
     policy: ModelPolicy,
     checkpoint: &Option<Loaded>,
-    watch: &mut Watchers,
-    stop: &AtomicBool,
-) -> Result<(Ending, ModelPolicy), Fail> {
+) -> Result<Supervised<ModelPolicy>, Fail> {
+    let task = if args.method == Method::Reward { Task::Judge } else { Task::Imitate };
     let train = stream(config, Part::Train).or_usage()?;
     let eval = match config.data.eval_fraction > 0.0 {
         true => Some(stream(config, Part::Eval).or_usage()?),
@@ -98,8 +104,7 @@ fn supervised(
     if let Some(loaded) = checkpoint {
         run.resume(loaded, args.allow_changes).or_usage()?;
     }
-    let ending = explained(run.run(watch, stop), args)?;
-    Ok((ending, run.into_policy()))
+    Ok(run)
 }
 
 /// An error with the command that goes on from the checkpoint it left behind.
@@ -190,20 +195,4 @@ fn checkpoint(args: &TrainArgs, config: &Config) -> Result<Option<Loaded>, Fail>
         ))),
         (Some(Some(step)), _) => Ok(Some(store.load(*step).or_usage()?)),
     }
-}
-
-/// The first signal ends training after the current step, with a checkpoint; the second at once.
-fn on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(Exit::Interrupted as i32);
-        }
-        say(format_args!(
-            "stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
-        ));
-    };
-    ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
-    Ok(stop)
 }

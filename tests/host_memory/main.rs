@@ -1,17 +1,28 @@
-//! No tensor is in host memory twice while a model loads. A binary of its own: it counts what the
-//! allocator of the whole process hands out.
+//! No tensor is in host memory twice while a model loads, and few are while training saves and resumes.
+//! A binary of its own: it counts what the allocator of the whole process hands out.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use globe_engine::{Demand, Engine, plan};
 use globe_format::{Checkpoint, Dtype, Folder, OutTensor, SINGLE_FILE, write_safetensors};
+use globe_model::Precision;
 use globe_ops::Compute;
+use globe_policy::{ModelPolicy, PolicyOptions};
 use globe_tests::{golden_root, gpu};
+use globe_text::Prompt;
+use globe_train::assemble::stream;
+use globe_train::config::{Config, Weights};
+use globe_train::data::Part;
+use globe_train::optimiser::{AdamWConfig, StateBits};
+use globe_train::trainer::{Supervised, Task};
 use serde_json::Value;
 
 /// Bytes handed out and not given back, and the most there were.
@@ -113,8 +124,12 @@ fn planned(folder: &Folder, dense: bool) -> usize {
     (plan.host_load + if dense { plan.weights } else { 0 }) as usize
 }
 
+/// Held while bytes are counted: one test at a time.
+static COUNT: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_tensor_is_in_host_memory_once() {
+    let _count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
     let temp = tempfile::tempdir().unwrap();
     write_model(temp.path());
     let folder = Folder::open(temp.path()).unwrap();
@@ -129,5 +144,64 @@ fn a_tensor_is_in_host_memory_once() {
         assert!(peak <= planned, "{name}: {peak} bytes at the peak, planned {planned}");
         assert!(peak >= TENSOR_BYTES, "{name}: {peak} bytes; the allocator does not count");
         assert!(peak <= limit, "{name}: {peak} bytes at the peak, limit {limit}");
+    }
+}
+
+/// The most bytes on the heap beyond those before.
+fn peak_of<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = LIVE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let done = work();
+    (PEAK.load(Relaxed) - before, done)
+}
+
+/// A run that trains all weights of the model.
+fn run(model: &Path, output: &Path, state_bits: StateBits) -> Supervised<ModelPolicy> {
+    let folder = Folder::open(model).unwrap();
+    let mut quiet = |_, _| {};
+    let load = Engine::load_as(&folder, gpu().clone(), Precision::Trained, &mut quiet);
+    let engine = Rc::new(RefCell::new(pollster::block_on(load).unwrap()));
+    let options = PolicyOptions {
+        prompt: Prompt::direct(),
+        max_pixels: None,
+        adamw: AdamWConfig { state_bits, ..AdamWConfig::default() },
+        identity: "large".into(),
+    };
+    let policy = ModelPolicy::of_weights(engine, options, false, None).unwrap();
+    let mut config = Config::default();
+    config.run.output = output.display().to_string();
+    config.model.weights = Weights::Full;
+    config.optimiser.state_bits = state_bits;
+    config.data.path = golden_root().join("training/places.jsonl").display().to_string();
+    config.data.images = golden_root().join("images").display().to_string();
+    let data = stream(&config, Part::Train).unwrap();
+    Supervised::new(config, Task::Imitate, policy, data, None)
+}
+
+/// All weights and both means are six large tensors: never more than a few are on the host.
+#[test]
+fn a_checkpoint_passes_through_host_memory_tensor_by_tensor() {
+    let _count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+    let (model, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_model(model.path());
+    // With 8 bits both means of a tensor are unpacked at once, and one goes through the device.
+    for (bits, n_tensors) in [(StateBits::ThirtyTwo, 2), (StateBits::Eight, 3)] {
+        let output = output.path().join(format!("{n_tensors}"));
+        let mut first = run(model.path(), &output, bits);
+        let (saving, path) = peak_of(|| first.save().unwrap());
+        drop(first);
+        let bytes = |name: &str| std::fs::metadata(path.join(name)).unwrap().len() as usize;
+        assert!(bytes("parameters.safetensors") > LARGE.len() * TENSOR_BYTES);
+        assert!(bytes("optimiser.safetensors") > 2 * LARGE.len() * TENSOR_BYTES);
+
+        let mut second = run(model.path(), &output, bits);
+        let loaded = second.store().load(0).unwrap();
+        let (loading, ()) = peak_of(|| second.resume(&loaded, false).unwrap());
+        let limit = n_tensors * TENSOR_BYTES + TENSOR_BYTES / 4;
+        for (what, peak) in [("saving", saving), ("loading", loading)] {
+            println!("{what}, {bits:?}: {:.2} tensors", peak as f64 / TENSOR_BYTES as f64);
+            assert!(peak >= TENSOR_BYTES, "{what}: {peak} bytes; the allocator does not count");
+            assert!(peak <= limit, "{what}, {bits:?}: {peak} bytes at the peak, limit {limit}");
+        }
     }
 }

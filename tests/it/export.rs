@@ -8,7 +8,7 @@ use globe_format::{
     write_safetensors,
 };
 use globe_tests::golden_root;
-use globe_train::checkpoint::{Adapter, RealDisk, Store};
+use globe_train::checkpoint::{Adapter, RealDisk, Store, Writer};
 use pollster::block_on;
 use tempfile::tempdir;
 
@@ -82,8 +82,9 @@ fn logits_are_those_of_the_converted_adapter() {
 fn training_checkpoint(root: &Path) -> PathBuf {
     let adapter = Adapter::open(&golden_root().join(ADAPTER)).unwrap();
     let files = adapter.to_files().unwrap();
-    let files = files.into_iter().map(|(name, bytes)| (format!("adapter/{name}"), bytes));
-    Store::new(root, 0).save(&mut RealDisk, 10, &files.collect()).unwrap()
+    let mut files = files.into_iter().map(|(name, bytes)| (format!("adapter/{name}"), bytes));
+    let write = |to: &mut Writer| files.try_for_each(|(name, bytes)| to.file(&name, &bytes));
+    Store::new(root, 0).save(&mut RealDisk, 10, write).unwrap()
 }
 
 #[test]

@@ -38,6 +38,8 @@ mod shapes;
 mod silu_mul;
 mod swiglu;
 mod train_cli;
+mod train_packing;
+mod train_signals;
 mod training;
 mod training_full;
 

@@ -10,14 +10,14 @@ use globe_tests::golden_root;
 use crate::cli::{Run, command, run};
 
 /// Longest wait for a checkpoint; a step takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 fn root() -> PathBuf {
     golden_root().join("../..").canonicalize().unwrap()
 }
 
 /// A shipped configuration with some lines replaced, and paths from the root of the repository.
-fn settings(name: &str, folder: &Path, changes: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn settings(name: &str, folder: &Path, changes: &[(&str, &str)]) -> PathBuf {
     let mut text = fs::read_to_string(root().join("configs").join(name)).unwrap();
     let output = folder.join("run").display().to_string();
     let output = ("output", format!("\"{output}\""));
@@ -33,7 +33,7 @@ fn settings(name: &str, folder: &Path, changes: &[(&str, &str)]) -> PathBuf {
 }
 
 /// Few and short answers: what is tested is not what is learnt.
-const SHORT: [(&str, &str); 5] = [
+pub(crate) const SHORT: [(&str, &str); 5] = [
     ("group_size", "4"),
     ("max_tokens", "12"),
     ("micro_batch", "4"),
@@ -41,7 +41,7 @@ const SHORT: [(&str, &str); 5] = [
     ("every", "2"),
 ];
 
-fn train(method: &str, settings: &Path, more: &[&str]) -> std::process::Command {
+pub(crate) fn train(method: &str, settings: &Path, more: &[&str]) -> std::process::Command {
     let mut line = vec!["train", method, "--config", settings.to_str().unwrap()];
     line.extend(more);
     let mut command = command(line);

@@ -149,7 +149,8 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
     let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
     let group = AnswerGroup { prompt, images, grids, answers: &answers };
-    let pass = engine.model().forward(&group, TEMPERATURE as f32, true).unwrap();
+    let pass =
+        engine.model().forward(std::slice::from_ref(&group), TEMPERATURE as f32, true).unwrap();
     let logps = pollster::block_on(pass.logps()).unwrap();
     let flat = |pick: fn(&globe_model::AnswerLogps) -> &Vec<f32>| -> Vec<f32> {
         logps.iter().flat_map(|l| pick(l).clone()).collect()
@@ -169,7 +170,8 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     assert_modules_close("gradient", &got, &expected, TOL);
 
     engine.model_mut().switch_lora(false);
-    let pass = engine.model().forward(&group, TEMPERATURE as f32, false).unwrap();
+    let pass =
+        engine.model().forward(std::slice::from_ref(&group), TEMPERATURE as f32, false).unwrap();
     let off = pollster::block_on(pass.logps()).unwrap();
     let off: Vec<f32> = off.into_iter().flat_map(|l| l.logp).collect();
     assert_close("reference", &off, &case.unpadded("reference"), TOL);

@@ -90,7 +90,7 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     let seen = model.forward_images(&prepared.pixel_values, grids).unwrap();
     let images = Some(seen.features.clone());
     let group = AnswerGroup { prompt, images, grids, answers: &answers };
-    let pass = model.forward(&group, TEMPERATURE as f32, true).unwrap();
+    let pass = model.forward(std::slice::from_ref(&group), TEMPERATURE as f32, true).unwrap();
     let logps = pollster::block_on(pass.logps()).unwrap();
     let logps: Vec<Vec<f32>> = logps.into_iter().map(|l| l.logp).collect();
     let (loss, dlogp) = trl(&case, &logps);
@@ -104,6 +104,7 @@ fn check_gradients(name: &'static str, compute: &Compute) {
     let mut each = |name: &str, shape: &[usize], values: Vec<f32>| {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
         got.insert(name.to_owned(), values);
+        Ok::<_, globe_model::Error>(())
     };
     pollster::block_on(parameters.read(|i, _| Ok(tensors[i].clone()), &mut each)).unwrap();
     expected.assert_match("gradient", &got, TOL);

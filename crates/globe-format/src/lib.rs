@@ -41,4 +41,4 @@ pub use quant::{BLOCK, QuantError, Quantized, WeightFormat, dequantize, quantize
 pub use replaced::Replaced;
 pub use source::{Files, MAX_WHOLE_FILE_BYTES, MemoryFiles, Source, read_file};
 pub use tensors::SourceTensors;
-pub use write::{OutTensor, write_f32_safetensors, write_safetensors};
+pub use write::{OutTensor, f32_safetensors_header, write_f32_safetensors, write_safetensors};

@@ -106,6 +106,21 @@ pub fn write_f32_safetensors(
     Ok(file)
 }
 
+/// The beginning of a file of `F32` tensors, whose values are to follow in the order given.
+///
+/// # Errors
+/// [`Error::Write`] for a name that stands twice.
+pub fn f32_safetensors_header<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let describe = |(name, shape): (&'a str, &'a [usize])| {
+        let n: u64 = shape.iter().map(|&dim| dim as u64).product();
+        Described { name, dtype: Dtype::F32, shape, size_bytes: size_of::<f32>() as u64 * n }
+    };
+    header(&tensors.into_iter().map(describe).collect::<Vec<_>>(), metadata)
+}
+
 fn described<'a>(tensor: &'a OutTensor<'_>) -> Described<'a> {
     let OutTensor { name, dtype, shape, data } = tensor;
     Described { name, dtype: *dtype, shape, size_bytes: data.len() as u64 }

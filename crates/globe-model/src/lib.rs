@@ -28,7 +28,8 @@ pub use lora::{LoraMatrices, LoraModules, LoraParameters, LoraSet, LoraShape};
 pub use model::{ImageGrid, Model, StoredAs, Summary};
 pub use plan::{MemoryPlan, WeightPlan, Workload};
 pub use qwen2_5_vl::{
-    AnswerGroup, AnswerLogps, Qwen2_5Vl, Trace, TraceStage, TrainingPass, VisionPass,
+    AnswerGroup, AnswerLogps, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, Trace, TraceStage, TrainingPass,
+    VisionPass,
 };
 pub use rope::{MropePositions, mrope_positions};
 pub use vision_layout::VisionLayout;

@@ -183,11 +183,12 @@ impl Lora {
         sum: &mut LoraGradient,
     ) -> Result<Tensor<2>> {
         let (scale, [_, inputs]) = (self.layout.shape.scale, x.dims());
+        let x = widened(x, self.layout.cols); // once, for both products
         let hidden = self.hidden(x.clone())?; // [rows, width]
         let dhidden = self.product_backward(dy.clone(), &self.b, self.layout.width, None)?;
         let dhidden = dhidden * scale;
         sum.add(1, dy, hidden)?;
-        sum.add(0, dhidden.clone(), widened(x, self.layout.cols))?;
+        sum.add(0, dhidden.clone(), x)?;
         self.product_backward(dhidden, &self.a, inputs, Some(dx))
     }
 

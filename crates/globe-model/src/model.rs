@@ -285,19 +285,20 @@ impl Model {
         }
     }
 
-    /// Log-probabilities of given answers to one prompt; `keep` keeps what a backward pass needs.
+    /// Log-probabilities of given answers to their prompts, all in one sequence; `keep` keeps what a
+    /// backward pass needs.
     ///
     /// # Errors
     /// [`Error`] if ids and images do not fit together, [`Error::Training`] for sequences that this
     /// model cannot be trained on.
     pub fn forward(
         &self,
-        group: &AnswerGroup,
+        groups: &[AnswerGroup],
         temperature: f32,
         keep: bool,
     ) -> Result<TrainingPass> {
         match self {
-            Self::Qwen2_5Vl(model) => model.forward(group, temperature, keep),
+            Self::Qwen2_5Vl(model) => model.forward(groups, temperature, keep),
         }
     }
 

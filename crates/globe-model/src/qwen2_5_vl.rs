@@ -5,6 +5,7 @@
 
 mod block;
 mod parameters;
+mod sequence;
 mod training;
 mod vision_training;
 
@@ -24,7 +25,8 @@ use crate::{
     mrope_positions,
 };
 
-pub use training::{AnswerGroup, AnswerLogps, TrainingPass};
+pub use sequence::AnswerGroup;
+pub use training::{AnswerLogps, KEPT_ACTIVATION_BYTES, TrainingPass};
 pub use vision_training::VisionPass;
 
 /// Norms of the tower have no field in the configuration.

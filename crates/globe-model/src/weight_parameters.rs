@@ -1,14 +1,16 @@
 //! The model's own tensors as what training changes, and under the names of the checkpoint.
 
+use std::borrow::Cow;
+
 use globe_format::packed::{Class, TensorSpec};
-use globe_ops::{BLOCK, Device, Tensor, read_f32, tensor_f32};
+use globe_ops::{BLOCK, Device, Tensor, flush, read_f32, tensor_f32};
 
 use crate::gradients::WeightGradient;
 use crate::weights::Matrix;
 use crate::{Error, Result};
 
-/// Sees name, shape and values of a tensor of the checkpoint.
-pub type EachTensor<'a> = dyn FnMut(&str, &[usize], Vec<f32>) + 'a;
+/// Sees name, shape and values of a tensor of the checkpoint; an error ends the reading.
+pub type EachTensor<'a, E> = dyn FnMut(&str, &[usize], Vec<f32>) -> Result<(), E> + 'a;
 
 /// A tensor within the model.
 pub(crate) enum TensorMut<'a> {
@@ -130,52 +132,69 @@ impl WeightParameters<'_> {
     ///
     /// # Errors
     /// [`Error::Ops`] if the device failed, and those of `of`.
-    pub async fn read(
+    pub async fn read<E: From<Error>>(
         &self,
         mut of: impl FnMut(usize, Tensor<2>) -> Result<Tensor<2>>,
-        each: &mut EachTensor<'_>,
-    ) -> Result<()> {
+        each: &mut EachTensor<'_, E>,
+    ) -> Result<(), E> {
         let mut at = 0;
         for WeightParameter { spec, shapes, tensor, .. } in &self.parameters {
             let (mut values, mut width) = (Vec::new(), 0);
             for part in tensor.parts()? {
                 width = part.dims()[1];
-                values.append(&mut read_f32(of(at, part)?).await?);
+                let mut read = read_f32(of(at, part)?).await.map_err(Error::from)?;
+                match values.is_empty() {
+                    true => values = read,
+                    false => values.append(&mut read),
+                }
                 at += 1;
             }
             // A vector lies in one row and has rows of one value.
             let width = if spec.class == Class::Vector { 1 } else { width };
-            let sources = split(spec, width, &values);
+            let sources = split(spec, width, values);
             for ((source, shape), values) in spec.sources.iter().zip(shapes).zip(sources) {
-                each(&source.name, shape, values);
+                each(&source.name, shape, values)?;
             }
         }
         Ok(())
     }
 
-    /// Tensors laid out like the model, from values by the names of the checkpoint; `take` is called
-    /// with each tensor as soon as it is on the device.
+    /// Name and shape of every tensor that [`WeightParameters::read`] gives, in its order.
+    pub fn layout(&self) -> Vec<(String, Vec<usize>)> {
+        let sources = self.parameters.iter().flat_map(|p| p.spec.sources.iter().zip(&p.shapes));
+        sources.map(|(source, shape)| (source.name.clone(), shape.clone())).collect()
+    }
+
+    /// Tensors of the model that change, each of one or several parts.
+    pub fn count(&self) -> usize {
+        self.parameters.len()
+    }
+
+    /// Tensors laid out like the parts of tensor `i` of the model, from values by the names of the
+    /// checkpoint. They are on the device when this returns.
     ///
     /// # Errors
-    /// [`Error::Training`] naming a tensor that is absent or has another size, and those of `take`.
-    pub fn lay_out<'v>(
+    /// Those of `found`, [`Error::Training`] naming a tensor of another size, and [`Error::Ops`] if the
+    /// device failed.
+    pub fn lay_out<'v, E: From<Error>>(
         &self,
-        found: impl Fn(&str) -> Option<&'v [f32]>,
-        mut take: impl FnMut(Tensor<2>) -> Result<()>,
-    ) -> Result<()> {
-        for parameter in &self.parameters {
-            for part in parameter.lay_out(&found, &self.device)? {
-                take(part)?;
-            }
+        i: usize,
+        found: impl Fn(&str) -> Result<Cow<'v, [f32]>, E>,
+    ) -> Result<Vec<Tensor<2>>, E> {
+        match self.parameters.get(i) {
+            Some(parameter) => parameter.lay_out(&found, &self.device),
+            None => Ok(Vec::new()),
         }
-        Ok(())
     }
 
-    /// Puts values by the names of the checkpoint into the model.
+    /// Puts values by the names of the checkpoint into the model, one of its tensors after the other.
     ///
     /// # Errors
-    /// [`Error::Training`] naming a tensor that is absent or has another size.
-    pub fn load<'v>(&mut self, found: impl Fn(&str) -> Option<&'v [f32]>) -> Result<()> {
+    /// As [`WeightParameters::lay_out`].
+    pub fn load<'v, E: From<Error>>(
+        &mut self,
+        found: impl Fn(&str) -> Result<Cow<'v, [f32]>, E>,
+    ) -> Result<(), E> {
         for parameter in &mut self.parameters {
             let parts = parameter.lay_out(&found, &self.device)?;
             parameter.tensor.replace(parts)?;
@@ -186,35 +205,48 @@ impl WeightParameters<'_> {
 }
 
 impl WeightParameter<'_> {
-    fn lay_out<'v>(
+    fn lay_out<'v, E: From<Error>>(
         &self,
-        found: &impl Fn(&str) -> Option<&'v [f32]>,
+        found: &impl Fn(&str) -> Result<Cow<'v, [f32]>, E>,
         device: &Device,
-    ) -> Result<Vec<Tensor<2>>> {
+    ) -> Result<Vec<Tensor<2>>, E> {
         let shapes: Vec<[usize; 2]> = self.tensor.parts()?.iter().map(Tensor::dims).collect();
-        let sources = self.spec.sources.iter().map(|source| {
-            let n = source.rows * source.cols;
-            found(&source.name).filter(|values| values.len() == n).ok_or_else(|| {
-                let reason = format!("`{}` of {n} values is missing", source.name);
-                Error::Training { reason }
-            })
-        });
-        let sources: Vec<&[f32]> = sources.collect::<Result<_>>()?;
-        let width = if self.spec.class == Class::Vector { 1 } else { shapes[0][1] };
-        let values = join(&self.spec, width, &sources);
-        let (mut rest, mut parts) = (&values[..], Vec::with_capacity(shapes.len()));
-        for shape in shapes {
-            let (mine, others) = rest.split_at(shape[0] * shape[1]);
-            parts.push(tensor_f32(mine.to_vec(), shape, device));
-            rest = others;
+        let mut sources = Vec::with_capacity(self.spec.sources.len());
+        for source in &self.spec.sources {
+            let (n, values) = (source.rows * source.cols, found(&source.name)?);
+            if values.len() != n {
+                let reason =
+                    format!("`{}` has {} values instead of {n}", source.name, values.len());
+                return Err(Error::Training { reason }.into());
+            }
+            sources.push(values);
         }
+        let width = if self.spec.class == Class::Vector { 1 } else { shapes[0][1] };
+        let values = join(&self.spec, width, sources);
+        let parts = match shapes[..] {
+            [whole] => vec![tensor_f32(values, whole, device)],
+            _ => {
+                let mut rest = &values[..];
+                let part = |shape: [usize; 2]| {
+                    let (mine, others) = rest.split_at(shape[0] * shape[1]);
+                    rest = others;
+                    tensor_f32(mine.to_vec(), shape, device)
+                };
+                shapes.into_iter().map(part).collect()
+            }
+        };
+        flush(device).map_err(Error::from)?;
         Ok(parts)
     }
 }
 
-/// Values of the sources from those of the whole, rows of `width`.
-fn split(spec: &TensorSpec, width: usize, values: &[f32]) -> Vec<Vec<f32>> {
+/// Values of the sources from those of the whole, rows of `width`. One source that is the whole is not
+/// copied.
+fn split(spec: &TensorSpec, width: usize, values: Vec<f32>) -> Vec<Vec<f32>> {
     debug_assert!(width == spec.cols || width == spec.cols.next_multiple_of(BLOCK));
+    if is_whole(spec, width) {
+        return vec![values];
+    }
     let mut sources: Vec<Vec<f32>> =
         spec.sources.iter().map(|source| vec![0.0; source.rows * source.cols]).collect();
     for (row, values) in values.chunks_exact(width).enumerate() {
@@ -226,7 +258,10 @@ fn split(spec: &TensorSpec, width: usize, values: &[f32]) -> Vec<Vec<f32>> {
 }
 
 /// The inverse of [`split`], filled up with zeros.
-fn join(spec: &TensorSpec, width: usize, sources: &[&[f32]]) -> Vec<f32> {
+fn join(spec: &TensorSpec, width: usize, mut sources: Vec<Cow<'_, [f32]>>) -> Vec<f32> {
+    if is_whole(spec, width) {
+        return sources.pop().map(Cow::into_owned).unwrap_or_default();
+    }
     let mut values = vec![0.0; spec.rows * width];
     for (row, values) in values.chunks_exact_mut(width).enumerate() {
         let Some((source, at)) = spec.source_row(row) else { continue };
@@ -234,6 +269,13 @@ fn join(spec: &TensorSpec, width: usize, sources: &[&[f32]]) -> Vec<f32> {
         values[..cols].copy_from_slice(&sources[source][at * cols..(at + 1) * cols]);
     }
     values
+}
+
+/// Whether the whole has one source, row by row the same.
+fn is_whole(spec: &TensorSpec, width: usize) -> bool {
+    let [source] = &spec.sources[..] else { return false };
+    (source.cols, source.rows) == (width, spec.rows)
+        && (0..spec.rows).all(|row| spec.source_row(row) == Some((0, row)))
 }
 
 #[cfg(test)]
@@ -248,9 +290,9 @@ mod tests {
             |name: &str| SourceRows { name: name.into(), rows: 3, cols: 2, padded_rows: 4 };
         let spec = TensorSpec::interleave("ab", Class::Text, vec![source("a"), source("b")]);
         let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [7.0, 8.0, 9.0, 10.0, 11.0, 12.0]);
-        let whole = join(&spec, 32, &[&a, &b]);
+        let whole = join(&spec, 32, vec![Cow::Borrowed(&a[..]), Cow::Borrowed(&b[..])]);
         assert_eq!((whole.len(), whole[32], whole[64]), (8 * 32, 7.0, 3.0));
-        assert_eq!(split(&spec, 32, &whole), [a, b]);
+        assert_eq!(split(&spec, 32, whole.clone()), [a, b]);
         assert_eq!(whole.iter().filter(|v| **v != 0.0).count(), 12);
     }
 }

@@ -6,14 +6,14 @@ use globe_ops::{
     zeros,
 };
 use globe_train::optimiser::{AdamWConfig, StateBits, clip_by_norm};
-use globe_train::{PolicyResult, StepOutcome, Tensors};
+use globe_train::{PolicyError, PolicyResult, StepOutcome};
 
 use crate::policy::{device_error, failed, model_error};
 
 /// What the two means are called, as [`globe_train::optimiser::AdamW`] saves them.
-const MEANS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+pub(crate) const MEANS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 /// Name of the step count.
-const STEPS: &str = "steps";
+pub(crate) const STEPS: &str = "steps";
 
 /// How one parameter is trained.
 pub(crate) struct Parameter {
@@ -55,6 +55,20 @@ impl Means {
         }
     }
 
+    fn of(
+        mean: Tensor<2>,
+        mean_sq: Tensor<2>,
+        config: &AdamWConfig,
+        device: &Device,
+    ) -> PolicyResult<Self> {
+        if config.state_bits == StateBits::ThirtyTwo {
+            return Ok(Self::Floats(Box::new([mean, mean_sq])));
+        }
+        let [mean, mean_sq] = [mean, mean_sq].map(|values| pollster::block_on(read_f32(values)));
+        let (mean, mean_sq) = (mean.map_err(device_error)?, mean_sq.map_err(device_error)?);
+        Ok(Self::Bytes(Box::new(ByteMeans::pack([&mean, &mean_sq], device))))
+    }
+
     /// One step; the parameter after it.
     fn step(&mut self, parameter: Tensor<2>, gradient: Tensor<2>, step: &AdamStep) -> Changed {
         let shape = parameter.dims();
@@ -90,7 +104,7 @@ impl Means {
 }
 
 /// A tensor of the model or one that belongs to it.
-type Changed = globe_model::Result<Tensor<2>>;
+pub(crate) type Changed = globe_model::Result<Tensor<2>>;
 
 impl DeviceAdamW {
     /// No steps taken, all means zero.
@@ -144,54 +158,43 @@ impl DeviceAdamW {
         Ok(StepOutcome { grad_norm, applied: true })
     }
 
-    /// The means as `NAME.exp_avg` and `NAME.exp_avg_sq`, f32 however they are kept, and the step
-    /// count. `read` gives tensors that are laid out like the parameters their names; it asks for them
-    /// by index.
-    pub(crate) fn save(
-        &self,
-        read: impl Fn(&mut dyn FnMut(usize) -> Changed) -> PolicyResult<Tensors>,
-    ) -> PolicyResult<Tensors> {
-        let mut out = Tensors::default();
-        for (which, suffix) in MEANS.into_iter().enumerate() {
-            let mut mean =
-                |i: usize| self.means[i].unpacked(which, self.parameters[i].shape, &self.device);
-            for (name, shape, values) in read(&mut mean)?.into_entries() {
-                out.insert(format!("{name}.{suffix}"), &shape, values);
-            }
-        }
-        // Two halves below 2^24 are exact in f32 up to 2^48 steps.
-        let halves = vec![(self.steps >> 24) as f32, (self.steps & 0xFF_FFFF) as f32];
-        out.insert(STEPS.into(), &[2], halves);
-        Ok(out)
+    /// The mean of the gradients of parameter `i` or, for `which` 1, of their squares: f32 however it
+    /// is kept, and laid out like the parameter.
+    pub(crate) fn mean(&self, which: usize, i: usize) -> Changed {
+        self.means[i].unpacked(which, self.parameters[i].shape, &self.device)
     }
 
-    /// Takes over what [`DeviceAdamW::save`] gave. `lay_out` makes tensors laid out like the
-    /// parameters of those that have this ending after a dot.
-    pub(crate) fn load(
+    /// The step count as it is saved: two halves below 2^24, exact in f32 up to 2^48 steps.
+    pub(crate) fn steps(&self) -> [f32; 2] {
+        [(self.steps >> 24) as f32, (self.steps & 0xFF_FFFF) as f32]
+    }
+
+    /// Takes over a saved state: the step count, and means as [`DeviceAdamW::mean`] gave them. They
+    /// come some at a time, each before the next is asked for.
+    pub(crate) fn load<E: From<PolicyError>>(
         &mut self,
-        saved: &Tensors,
-        lay_out: impl Fn(&str) -> PolicyResult<Vec<Tensor<2>>>,
-    ) -> PolicyResult<()> {
-        let halves = saved.values(STEPS).map_err(|e| failed(e.to_string()))?;
-        let [high, low] = halves else {
-            return Err(failed(format!("`{STEPS}` of the optimiser has {} values", halves.len())));
+        steps: &[f32],
+        means: impl Iterator<Item = Result<[Vec<Tensor<2>>; 2], E>>,
+    ) -> Result<(), E> {
+        let [high, low] = steps else {
+            let reason = format!("`{STEPS}` of the optimiser has {} values", steps.len());
+            return Err(failed(reason).into());
         };
         self.steps = ((*high as u64) << 24) | *low as u64;
         self.means.clear(); // two copies may not fit
-        let [means, squares] = MEANS.map(&lay_out);
-        for (mean, mean_sq) in means?.into_iter().zip(squares?) {
-            self.means.push(match self.config.state_bits {
-                StateBits::ThirtyTwo => Means::Floats(Box::new([mean, mean_sq])),
-                StateBits::Eight => {
-                    let [mean, mean_sq] =
-                        [mean, mean_sq].map(|values| pollster::block_on(read_f32(values)));
-                    let (mean, mean_sq) =
-                        (mean.map_err(device_error)?, mean_sq.map_err(device_error)?);
-                    Means::Bytes(Box::new(ByteMeans::pack([&mean, &mean_sq], &self.device)))
-                }
-            });
+        for some in means {
+            let [means, squares] = some?;
+            for (mean, mean_sq) in means.into_iter().zip(squares) {
+                let means = Means::of(mean, mean_sq, &self.config, &self.device)?;
+                self.means.push(means);
+            }
         }
-        Ok(())
+        if self.means.len() == self.parameters.len() {
+            return Ok(());
+        }
+        let (got, expected) = (self.means.len(), self.parameters.len());
+        Err(failed(format!("the optimiser has means of {got} tensors instead of {expected}"))
+            .into())
     }
 }
 

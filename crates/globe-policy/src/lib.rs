@@ -9,7 +9,9 @@ mod adapter;
 mod identity;
 mod judge;
 mod look;
+mod pass;
 mod policy;
+mod saving;
 
 pub use adapter::{fresh, from_peft, to_peft};
 pub use identity::identity;

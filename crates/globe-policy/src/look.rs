@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::policy::{engine_error, failed};
 
-/// Photos kept: those of a generation, and of its judge's questions.
+/// Photos kept at least: those of a generation, and of its judge's questions.
 const KEPT: usize = 64;
 
 /// A prompt ready for the model.
@@ -28,17 +28,23 @@ pub(crate) struct Looks {
     kept: VecDeque<([u8; 32], Rc<Look>)>,
     max_pixels: Option<usize>,
     is_frozen: bool,
+    most: usize,
 }
 
 impl Looks {
     /// None yet. Photos are reduced to `max_pixels`, or to the model's own limit.
     pub(crate) fn new(max_pixels: Option<usize>) -> Self {
-        Self { kept: VecDeque::new(), max_pixels, is_frozen: true }
+        Self { kept: VecDeque::new(), max_pixels, is_frozen: true, most: KEPT }
     }
 
     /// The same for a tower that is trained.
     pub(crate) fn of_trained_tower(max_pixels: Option<usize>) -> Self {
         Self { is_frozen: false, ..Self::new(max_pixels) }
+    }
+
+    /// Keeps at least `n` from now on: what is counted and then used is prepared once.
+    pub(crate) fn make_room(&mut self, n: usize) {
+        self.most = self.most.max(n);
     }
 
     /// The photo with the wording, from those kept or computed now.
@@ -64,7 +70,7 @@ impl Looks {
             false => None,
         };
         let look = Rc::new(Look { prepared, features });
-        if self.kept.len() == KEPT {
+        if self.kept.len() >= self.most {
             self.kept.pop_front();
         }
         self.kept.push_back((key, look.clone()));

@@ -4,21 +4,20 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
-use globe_model::{
-    AnswerGroup, Gradients, LoraModules, Model, TrainingPass, VisionPass, WeightParameters,
-};
-use globe_ops::Tensor;
+use globe_model::{Gradients, LoraModules, Model};
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
 use globe_train::{
-    Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
-    Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
+    Completion, Gradient, Policy, PolicyError, PolicyResult, Prompt, Sampling, Sequence, Side,
+    StateSink, StateSource, StepOutcome, Stop, Tensors, TokenLogps,
 };
 
 use crate::adamw::{DeviceAdamW, Parameter};
-use crate::adapter::{from_peft, shape, to_peft};
+use crate::adapter::{shape, to_peft};
 use crate::look::{Look, Looks};
+use crate::pass::{Group, Pass, features, packed};
+use crate::saving;
 
 /// An engine that a policy and its judge use in turn.
 pub type Shared = Rc<RefCell<Engine>>;
@@ -43,6 +42,8 @@ pub struct ModelPolicy {
     looks: Looks,
     adamw: DeviceAdamW,
     gradients: Option<Gradients>,
+    /// Tokens of a sequence that several prompts share; 0: none do.
+    max_packed_tokens: usize,
 }
 
 /// What is trained of it.
@@ -81,7 +82,7 @@ impl ModelPolicy {
         };
         let looks = Looks::new(options.max_pixels);
         let trained = Trained::Adapter(config);
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
     }
 
     /// A policy that trains all weights of an engine loaded as [`globe_model::Precision::Trained`],
@@ -111,7 +112,13 @@ impl ModelPolicy {
             false => Looks::new(options.max_pixels),
         };
         let trained = Trained::Weights { vision, reference: reference.map(Box::new) };
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None })
+        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
+    }
+
+    /// Puts prompts with one answer each into sequences of at most `max_tokens`, where they do not see
+    /// each other. Log-probabilities and gradients are those of single sequences but for rounding.
+    pub fn with_packing(self, max_tokens: usize) -> Self {
+        Self { max_packed_tokens: max_tokens, ..self }
     }
 
     /// The adapter as it is now, by PEFT's names.
@@ -136,7 +143,15 @@ impl ModelPolicy {
         let Trained::Weights { vision, .. } = &self.trained else {
             return Ok(self.adapter()?.tensors());
         };
-        read(&self.engine.borrow_mut().model_mut().weight_parameters(*vision), |_, own| Ok(own))
+        let mut engine = self.engine.borrow_mut();
+        let weights = engine.model_mut().weight_parameters(*vision);
+        let mut out = Tensors::default();
+        let mut each = |name: &str, shape: &[usize], values| {
+            out.insert(name.into(), shape, values);
+            Ok::<_, globe_model::Error>(())
+        };
+        pollster::block_on(weights.read(|_, own| Ok(own), &mut each)).map_err(model_error)?;
+        Ok(out)
     }
 
     /// Zero gradients of what is trained.
@@ -156,8 +171,8 @@ impl ModelPolicy {
         self.looks.get(&self.engine.borrow(), &prompt.image, &wording)
     }
 
-    /// Sequences of one prompt each, in the order of their first.
-    fn groups(&mut self, batch: &[Sequence<'_>]) -> PolicyResult<Vec<Group>> {
+    /// Sequences by prompt, in the order of their first, put together as far as they are packed.
+    fn groups(&mut self, batch: &[Sequence<'_>]) -> PolicyResult<Vec<Vec<Group>>> {
         let mut groups: Vec<(&Prompt, Vec<usize>)> = Vec::new();
         for (i, sequence) in batch.iter().enumerate() {
             match groups.iter_mut().find(|(prompt, _)| **prompt == *sequence.prompt) {
@@ -166,19 +181,19 @@ impl ModelPolicy {
             }
         }
         let group = |(prompt, members)| Ok(Group { look: self.look(prompt)?, members });
-        groups.into_iter().map(group).collect()
+        let groups = groups.into_iter().map(group).collect::<PolicyResult<_>>()?;
+        Ok(packed(groups, batch, self.max_packed_tokens))
     }
 
-    /// The training kernels over one group.
+    /// The training kernels over one sequence.
     fn forward(
         &self,
-        group: &Group,
+        groups: &[Group],
         batch: &[Sequence<'_>],
         temperature: f64,
         side: Side,
         keep: bool,
     ) -> PolicyResult<Pass> {
-        let answers: Vec<&[u32]> = group.members.iter().map(|i| batch[*i].ids).collect();
         let engine = self.engine.borrow();
         let model = match (&self.trained, side) {
             (Trained::Weights { reference, .. }, Side::Reference) => {
@@ -187,71 +202,12 @@ impl ModelPolicy {
             }
             _ => engine.model(),
         };
-        let prepared = &group.look.prepared;
-        let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
-        let tower = match self.trains_tower() && keep && !grids.is_empty() {
-            true => Some(model.forward_images(&prepared.pixel_values, grids).map_err(model_error)?),
-            false => None,
-        };
-        let images = match &tower {
-            Some(tower) => Some(tower.features.clone()),
-            None => features(model, &group.look)?,
-        };
-        let group = AnswerGroup { prompt, images, grids, answers: &answers };
-        let text = model.forward(&group, temperature as f32, keep).map_err(model_error)?;
-        Ok(Pass { text, tower })
+        Pass::forward(model, groups, batch, temperature, keep, self.trains_tower())
     }
 
     fn trains_tower(&self) -> bool {
         matches!(self.trained, Trained::Weights { vision: true, .. })
     }
-
-    /// Log-probabilities of one pass put where the batch has its answers.
-    fn note(group: &Group, pass: &Pass, all: &mut [TokenLogps]) -> PolicyResult<()> {
-        let logps = pollster::block_on(pass.text.logps()).map_err(model_error)?;
-        for (i, answer) in group.members.iter().zip(logps) {
-            all[*i] = TokenLogps { logp: answer.logp, entropy: answer.entropy };
-        }
-        Ok(())
-    }
-}
-
-/// A forward pass over one group, with that of the tower if it is trained.
-struct Pass {
-    text: TrainingPass,
-    tower: Option<VisionPass>,
-}
-
-/// Features of the photo of a look, computed now unless it has them.
-fn features(model: &Model, look: &Look) -> PolicyResult<Option<Tensor<2>>> {
-    let prepared = &look.prepared;
-    if look.features.is_some() || prepared.grids.is_empty() {
-        return Ok(look.features.clone());
-    }
-    let features = model.encode_images(prepared.pixel_values.clone(), &prepared.grids);
-    Ok(Some(features.map_err(model_error)?))
-}
-
-/// Values by name of the weights, or of what `of` gives for each of them.
-fn read(
-    parameters: &WeightParameters<'_>,
-    of: impl FnMut(usize, Tensor<2>) -> globe_model::Result<Tensor<2>>,
-) -> PolicyResult<Tensors> {
-    let mut out = Tensors::default();
-    let mut each = |name: &str, shape: &[usize], values| out.insert(name.into(), shape, values);
-    pollster::block_on(parameters.read(of, &mut each)).map_err(model_error)?;
-    Ok(out)
-}
-
-/// The pairs that `tensors` hold by PEFT's names.
-fn modules_of(config: &AdapterConfig, tensors: &Tensors) -> PolicyResult<LoraModules> {
-    Ok(from_peft(Adapter::from_tensors(config.clone(), tensors).map_err(failed)?))
-}
-
-/// Answers of a batch that share a prompt.
-struct Group {
-    look: Rc<Look>,
-    members: Vec<usize>,
 }
 
 impl Policy for ModelPolicy {
@@ -308,6 +264,11 @@ impl Policy for ModelPolicy {
         self.engine.borrow().encode_answer(text).map_err(engine_error)
     }
 
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>> {
+        self.looks.make_room(prompts.len());
+        prompts.iter().map(|prompt| Ok(self.look(prompt)?.prepared.ids.len())).collect()
+    }
+
     fn logps(
         &mut self,
         batch: &[Sequence<'_>],
@@ -317,9 +278,9 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         self.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
-        let mut passes = groups.iter().map(|group| {
-            let pass = self.forward(group, batch, temperature, side, false)?;
-            Self::note(group, &pass, &mut all)
+        let mut passes = groups.iter().map(|groups| {
+            let pass = self.forward(groups, batch, temperature, side, false)?;
+            pass.note(groups, &mut all)
         });
         let done = passes.try_for_each(|pass| pass);
         self.engine.borrow_mut().model_mut().switch_lora(true);
@@ -335,9 +296,9 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         let mut passes = Vec::with_capacity(groups.len());
-        for group in &groups {
-            let pass = self.forward(group, batch, temperature, Side::Trained, true)?;
-            Self::note(group, &pass, &mut all)?;
+        for groups in &groups {
+            let pass = self.forward(groups, batch, temperature, Side::Trained, true)?;
+            pass.note(groups, &mut all)?;
             passes.push(pass);
         }
         let dlogps = gradient(&all)?;
@@ -347,12 +308,8 @@ impl Policy for ModelPolicy {
         };
         let engine = self.engine.borrow();
         let model = engine.model();
-        for (group, pass) in groups.iter().zip(passes) {
-            let dlogp: Vec<Vec<f32>> = group.members.iter().map(|i| dlogps[*i].clone()).collect();
-            let dfeatures = model.backward(pass.text, &dlogp, &mut sum).map_err(model_error)?;
-            if let (Some(tower), Some(dfeatures)) = (pass.tower, dfeatures) {
-                model.backward_images(tower, dfeatures, &mut sum).map_err(model_error)?;
-            }
+        for (groups, pass) in groups.iter().zip(passes) {
+            pass.backward(model, groups, &dlogps, &mut sum)?;
         }
         drop(engine);
         self.gradients = Some(sum);
@@ -379,59 +336,36 @@ impl Policy for ModelPolicy {
         }
     }
 
-    fn save(&mut self) -> PolicyResult<PolicyState> {
-        let parameters = self.parameters()?;
+    fn save_to(&mut self, sink: &mut dyn StateSink) -> globe_train::Result<()> {
         let mut engine = self.engine.borrow_mut();
-        let model = engine.model_mut();
         match &self.trained {
             Trained::Adapter(config) => {
-                let lora = model.lora_parameters();
-                let optimiser = self.adamw.save(|mean| {
-                    let n = lora.shapes().len();
-                    let means = (0..n).map(mean).collect::<globe_model::Result<Vec<_>>>();
-                    let means = means.map_err(model_error)?;
-                    let modules = pollster::block_on(lora.read(Some(&means)));
-                    Ok(to_peft(config.clone(), modules.map_err(device_error)?).tensors())
-                })?;
-                Ok(PolicyState { parameters, optimiser, adapter: Some(config.clone()) })
+                saving::adapter(engine.model_mut(), &self.adamw, config)?.save_to(sink)
             }
             Trained::Weights { vision, .. } => {
-                let weights = model.weight_parameters(*vision);
-                let optimiser = self.adamw.save(|mean| read(&weights, |i, _| mean(i)))?;
-                Ok(PolicyState { parameters, optimiser, adapter: None })
+                let weights = engine.model_mut().weight_parameters(*vision);
+                saving::save_weights(&weights, &self.adamw, sink)
             }
         }
     }
 
-    fn load(&mut self, state: &PolicyState) -> PolicyResult<()> {
+    fn load_from(&mut self, state: &StateSource<'_>) -> globe_train::Result<()> {
         let mut engine = self.engine.borrow_mut();
         let model = engine.model_mut();
         self.gradients = None;
-        match (&self.trained, &state.adapter) {
-            (Trained::Adapter(config), Some(saved)) => {
-                load_adapter(model, &mut self.adamw, config, saved, state)
+        match (&self.trained, state.adapter) {
+            (Trained::Adapter(config), Some(_)) => {
+                saving::load_adapter(model, &mut self.adamw, config, &state.collect()?)
             }
             (Trained::Weights { vision, .. }, None) => {
-                let mut weights = model.weight_parameters(*vision);
-                let found = |name: &str| state.parameters.values(name).ok();
-                weights.load(found).map_err(model_error)?;
-                self.adamw.load(&state.optimiser, |suffix| {
-                    let found =
-                        |name: &str| state.optimiser.values(&format!("{name}.{suffix}")).ok();
-                    let mut tensors = Vec::new();
-                    let take = |tensor| {
-                        tensors.push(tensor);
-                        Ok(())
-                    };
-                    weights.lay_out(found, take).map_err(model_error)?;
-                    Ok(tensors)
-                })
+                let weights = model.weight_parameters(*vision);
+                saving::load_weights(weights, &mut self.adamw, state)
             }
             (Trained::Adapter(_), None) => {
-                Err(failed("the checkpoint has all weights, here an adapter is trained"))
+                Err(failed("the checkpoint has all weights, here an adapter is trained").into())
             }
             (Trained::Weights { .. }, Some(_)) => {
-                Err(failed("the checkpoint has an adapter, here all weights are trained"))
+                Err(failed("the checkpoint has an adapter, here all weights are trained").into())
             }
         }
     }
@@ -440,36 +374,6 @@ impl Policy for ModelPolicy {
         let engine = self.engine.borrow();
         Some(engine.memory().in_use).filter(|bytes| *bytes > 0)
     }
-}
-
-/// Puts a saved adapter and its means in place of those of the model.
-fn load_adapter(
-    model: &mut Model,
-    adamw: &mut DeviceAdamW,
-    config: &AdapterConfig,
-    saved: &AdapterConfig,
-    state: &PolicyState,
-) -> PolicyResult<()> {
-    if (saved.r, saved.scaling()) != (config.r, config.scaling()) {
-        let (r, alpha) = (saved.r, saved.lora_alpha);
-        return Err(failed(format!("the saved adapter has rank {r} and alpha {alpha}")));
-    }
-    let modules = modules_of(config, &state.parameters)?;
-    let mut parameters = model.lora_parameters();
-    let mut tensors = parameters.lay_out(&modules).map_err(model_error)?.into_iter();
-    let missing = || failed("the saved adapter lacks a module");
-    parameters.update(|_, _| tensors.next().ok_or_else(missing))?;
-    adamw.load(&state.optimiser, |suffix| {
-        let ending = format!(".{suffix}");
-        let mut tensors = Tensors::default();
-        for (name, shape, values) in state.optimiser.iter() {
-            if let Some(name) = name.strip_suffix(&ending) {
-                tensors.insert(name.to_owned(), shape, values.to_vec());
-            }
-        }
-        let modules = modules_of(config, &tensors)?;
-        parameters.lay_out(&modules).map_err(|e| failed(e.to_string()))
-    })
 }
 
 /// A failure with its reason.

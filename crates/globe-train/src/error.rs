@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 /// Shorthand for results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why training could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +165,7 @@ pub enum Error {
         got: String,
     },
     /// Training stopped; what was learnt is saved. Remove the cause and resume.
-    #[error("{cause}; saved as {}, resume from there", checkpoint.display())]
+    #[error("{cause}; the last checkpoint is {}, resume from there", checkpoint.display())]
     Interrupted {
         /// The checkpoint.
         checkpoint: PathBuf,

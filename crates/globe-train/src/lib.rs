@@ -9,13 +9,15 @@ pub mod loss;
 pub mod optimiser;
 mod policy;
 pub mod rewards;
+mod state;
 mod tensor;
 pub mod trainer;
 pub mod watch;
 
 pub use error::{Error, Result};
 pub use policy::{
-    Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
-    Sequence, Side, StepOutcome, Stop, TokenLogps,
+    Completion, Gradient, Policy, PolicyError, PolicyResult, Prompt, Sampling, Sequence, Side,
+    StepOutcome, Stop, TokenLogps,
 };
+pub use state::{NamedShape, PolicyState, StateLayout, StateSink, StateSource, TensorSource};
 pub use tensor::Tensors;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Tensors, checkpoint::AdapterConfig};
+use crate::state::{Collector, PolicyState, StateSink, StateSource};
 
 /// Results of a policy.
 pub type PolicyResult<T> = Result<T, PolicyError>;
@@ -111,17 +111,6 @@ pub struct StepOutcome {
     pub applied: bool,
 }
 
-/// Everything that training changes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PolicyState {
-    /// Trained weights in f32. With an adapter, by PEFT's names.
-    pub parameters: Tensors,
-    /// State of the optimiser.
-    pub optimiser: Tensors,
-    /// Set if the parameters are an adapter.
-    pub adapter: Option<AdapterConfig>,
-}
-
 /// From log-probabilities of a batch to d loss / d log-probability of each token.
 pub type Gradient<'a> = dyn FnMut(&[TokenLogps]) -> crate::Result<Vec<Vec<f32>>> + 'a;
 
@@ -146,6 +135,9 @@ pub trait Policy {
 
     /// Tokens of a known answer, with the end token.
     fn encode(&mut self, text: &str) -> PolicyResult<Vec<u32>>;
+
+    /// Tokens of prompts, those of their photos included: what they take of a sequence.
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>>;
 
     /// Log-probabilities of given answers under the softmax of `logits / temperature`, without
     /// gradients.
@@ -172,11 +164,38 @@ pub trait Policy {
     /// clears them. A gradient that is not finite changes nothing.
     fn step(&mut self, lr: f64, max_grad_norm: f64) -> PolicyResult<StepOutcome>;
 
-    /// A copy of everything that training changes.
-    fn save(&mut self) -> PolicyResult<PolicyState>;
+    /// Gives everything that training changes, one tensor at a time: what all of it takes may not fit
+    /// into the memory of the host.
+    ///
+    /// # Errors
+    /// Those of the policy, and those of `sink` passed on.
+    fn save_to(&mut self, sink: &mut dyn StateSink) -> crate::Result<()>;
 
-    /// Takes over a saved state; after it, all calls give what they gave when it was saved.
-    fn load(&mut self, state: &PolicyState) -> PolicyResult<()>;
+    /// Takes over a saved state, one tensor at a time; after it, all calls give what they gave when it
+    /// was saved.
+    ///
+    /// # Errors
+    /// Those of the policy, such as for a state of another model, and of reading. The policy is of no
+    /// use then.
+    fn load_from(&mut self, state: &StateSource<'_>) -> crate::Result<()>;
+
+    /// A copy of everything that training changes, in host memory.
+    ///
+    /// # Errors
+    /// As [`Policy::save_to`].
+    fn save(&mut self) -> crate::Result<PolicyState> {
+        let mut all = Collector::default();
+        self.save_to(&mut all)?;
+        all.finish()
+    }
+
+    /// Takes over such a copy.
+    ///
+    /// # Errors
+    /// As [`Policy::load_from`].
+    fn load(&mut self, state: &PolicyState) -> crate::Result<()> {
+        self.load_from(&state.source())
+    }
 
     /// Memory in use on the device, if known.
     fn memory_bytes(&self) -> Option<u64> {

@@ -68,7 +68,7 @@ pub async fn train(
     let mut tokens = 0;
     for i in 0..=args.repeats {
         let start = Instant::now();
-        let pass = model.forward(&group, 1.0, true).or_usage()?;
+        let pass = model.forward(std::slice::from_ref(&group), 1.0, true).or_usage()?;
         let logps = pass.logps().await.or_usage()?;
         sure(logps.iter().flat_map(|l| &l.logp).all(|x| x.is_finite()), "no log-probabilities")?;
         tokens = pass.tokens();

@@ -75,12 +75,23 @@ pub fn load(method: Method, config: &Config, quiet: bool) -> Result<Parts, Fail>
         let (adapter, modules) = adapter(config, &engine.borrow()).or_usage()?;
         ModelPolicy::new(engine.clone(), options, adapter, &modules)
     };
-    Ok(Parts { policy: policy.or_usage()?, engine, max_pixels: max_pixels(config) })
+    let policy = policy.or_usage()?;
+    let policy = match packing(method, config) {
+        Some(max_tokens) => policy.with_packing(max_tokens),
+        None => policy,
+    };
+    Ok(Parts { policy, engine, max_pixels: max_pixels(config) })
 }
 
 /// Whether the loss compares with the model before training.
 pub fn needs_reference(method: Method, config: &Config) -> bool {
     method == Method::Grpo && config.loss.beta > 0.0
+}
+
+/// Tokens of a sequence that rows share, if they do. Answers to one prompt share it already.
+pub fn packing(method: Method, config: &Config) -> Option<usize> {
+    let training = &config.training;
+    (method != Method::Grpo && training.packing).then_some(training.max_packed_tokens)
 }
 
 /// The model before training, as it is stored.

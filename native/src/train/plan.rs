@@ -2,7 +2,7 @@
 
 use globe_format::packed::{Class, TensorSpec};
 use globe_format::{BLOCK, Folder};
-use globe_model::{Config as ModelConfig, Error, Qwen2_5Vl, WeightPlan};
+use globe_model::{Config as ModelConfig, Error, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, WeightPlan};
 use globe_ops::ByteMeans;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
@@ -100,13 +100,24 @@ impl Plan {
         let q = text.num_attention_heads * text.head_dim();
         let slots = prompt + rollout.group_size * rollout.max_tokens;
         let cache = if method == Method::Grpo { 8 * (layers * kv * slots) } else { 0 };
-        let groups = config.training.micro_batch.div_ceil(rollout.group_size).max(1);
+        // Sequences of a pass, and tokens of the longest.
+        let (groups, sequence) = match (method, parts::packing(method, config)) {
+            (Method::Grpo, _) => {
+                (config.training.micro_batch.div_ceil(rollout.group_size).max(1), group)
+            }
+            (_, Some(packed)) => (1, group.max(packed)),
+            (_, None) => (config.training.micro_batch, group),
+        };
         let block = |tokens: usize, hidden: usize, heads: usize, ffn: usize| {
             // A block holds its activations and, backwards, about as much again in gradients.
             2 * 4 * tokens * (5 * hidden + 4 * heads + 4 * ffn)
         };
+        let layer = block(sequence, text.hidden_size, q + kv, text.intermediate_size);
+        // Half of it is activations, which small models keep.
+        let kept = (KEPT_ACTIVATION_BYTES / (layer / 2).max(1)).min(layers) * (layer / 2);
         let vision = &model.vision;
-        let patches = photo * vision.merge_area();
+        // What shares a sequence may be photos almost throughout.
+        let patches = (photo + sequence - group) * vision.merge_area();
         let (h, ffn) = (vision.hidden_size, vision.intermediate_size);
         let tower = match config.model.train_vision {
             true => {
@@ -123,8 +134,8 @@ impl Plan {
             weights: weights(config, &specs),
             reference,
             cache: cache as u64,
-            inputs: (4 * (layers + 1) * group * groups * text.hidden_size) as u64,
-            layer: block(group, text.hidden_size, q + kv, text.intermediate_size) as u64,
+            inputs: (groups * (4 * (layers + 1) * sequence * text.hidden_size + kept)) as u64,
+            layer: layer as u64,
             logits: 2 << 26,
             tower: tower as u64,
         })

@@ -55,6 +55,25 @@ pub(super) struct Activations {
     pub(super) out: Tensor<2>, // [tokens, hidden]
 }
 
+impl Activations {
+    /// Bytes of all of them.
+    pub(super) fn size_bytes(&self) -> usize {
+        let matrices = [
+            &self.x_normed,
+            &self.lse,
+            &self.x_mid,
+            &self.mid_normed,
+            &self.gate_up,
+            &self.gated,
+            &self.out,
+        ];
+        let heads = [&self.q, &self.k, &self.v, &self.y];
+        let matrices = matrices.into_iter().map(|t| t.dims().iter().product::<usize>());
+        let heads = heads.into_iter().map(|t| t.dims().iter().product::<usize>());
+        size_of::<f32>() * matrices.chain(heads).sum::<usize>()
+    }
+}
+
 impl Block<'_> {
     /// The block on a whole sequence: `x: [tokens, hidden]`.
     pub(super) fn activations(&self, x: Tensor<2>, ctx: &BlockContext) -> Result<Activations> {
@@ -89,15 +108,20 @@ impl Block<'_> {
         Ok(Activations { x_normed, q, k, v, y, lse, x_mid, mid_normed, gate_up, gated, out })
     }
 
-    /// Gradient of the input from that of the output; the block runs again for its activations.
+    /// Gradient of the input from that of the output; the block runs again for its activations unless
+    /// they were kept.
     pub(super) fn backward(
         &self,
         x: Tensor<2>,
+        kept: Option<Activations>,
         dx_out: Tensor<2>,
         ctx: &BlockContext,
         sums: BlockSums,
     ) -> Result<Tensor<2>> {
-        let saved = self.activations(x.clone(), ctx)?;
+        let saved = match kept {
+            Some(saved) => saved,
+            None => self.activations(x.clone(), ctx)?,
+        };
         let mlp = &self.mlp;
         let dgated = mlp.down_proj.backward(saved.gated, dx_out.clone(), sums.down)?;
         let dgate_up = swiglu_backward(saved.gate_up, dgated)?;

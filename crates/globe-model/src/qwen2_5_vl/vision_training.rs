@@ -68,7 +68,7 @@ impl Qwen2_5Vl {
         for (i, block) in visual.blocks.iter().enumerate().rev() {
             let Some(x) = pass.inputs.pop() else { break };
             let sums = Self::block_sums(sum, i);
-            dx = block.block().backward(x, dx, contexts.of(i, cfg), sums)?;
+            dx = block.block().backward(x, None, dx, contexts.of(i, cfg), sums)?;
         }
         // From window order back to the order in which patches arrived.
         let patches = pass.layout.patch_order.len();

@@ -79,7 +79,12 @@ impl AdapterConfig {
         })
     }
 
-    fn from_json(text: &[u8]) -> std::result::Result<Self, String> {
+    /// The bytes of the file.
+    pub(crate) fn to_file(&self) -> Vec<u8> {
+        format!("{:#}\n", self.to_json()).into_bytes()
+    }
+
+    pub(crate) fn from_json(text: &[u8]) -> std::result::Result<Self, String> {
         let fields: Value = serde_json::from_slice(text).map_err(|e| e.to_string())?;
         for (name, allowed) in PLAIN {
             let value = fields.get(name).map(Value::to_string);
@@ -98,6 +103,11 @@ impl AdapterConfig {
 /// PEFT writes 32, not 32.0.
 fn whole_if_possible(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
+}
+
+/// What the header of the file of an adapter says, as PEFT's do.
+pub(crate) fn peft_metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
 /// The two matrices of a module.
@@ -182,11 +192,9 @@ impl Adapter {
     /// # Errors
     /// If a matrix does not fill its shape.
     pub fn to_files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        let config = format!("{:#}\n", self.config.to_json());
         Ok(BTreeMap::from([
-            (ADAPTER_CONFIG.to_owned(), config.into_bytes()),
-            (ADAPTER_MODEL.to_owned(), self.tensors().to_bytes(&metadata)?),
+            (ADAPTER_CONFIG.to_owned(), self.config.to_file()),
+            (ADAPTER_MODEL.to_owned(), self.tensors().to_bytes(&peft_metadata())?),
         ]))
     }
 

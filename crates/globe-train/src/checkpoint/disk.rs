@@ -10,14 +10,25 @@ use std::{
 pub trait Disk {
     /// Makes a folder and its parents.
     fn create_dir(&mut self, path: &Path) -> io::Result<()>;
-    /// Writes a whole file and waits until it is on the disk.
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Makes an empty file.
+    fn create(&mut self, path: &Path) -> io::Result<File>;
+    /// Adds to a file.
+    fn append(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
+    /// Waits until a file is on the disk.
+    fn sync(&mut self, file: &File) -> io::Result<()>;
     /// Waits until the entries of a folder are on the disk.
     fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
     /// Renames a file or folder, replacing a file.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a folder with its contents.
     fn remove_dir(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Writes a whole file and waits until it is on the disk.
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.create(path)?;
+        self.append(&mut file, bytes)?;
+        self.sync(&file)
+    }
 }
 
 /// The file system.
@@ -29,9 +40,15 @@ impl Disk for RealDisk {
         fs::create_dir_all(path)
     }
 
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
+    fn create(&mut self, path: &Path) -> io::Result<File> {
+        File::create(path)
+    }
+
+    fn append(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync(&mut self, file: &File) -> io::Result<()> {
         file.sync_all()
     }
 

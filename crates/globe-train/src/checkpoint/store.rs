@@ -4,39 +4,21 @@
 //! folder, then updates `latest`. Whatever is not renamed does not exist; whatever is, is complete.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use globe_format::{Checkpoint, Folder, Mapped};
 
-use super::Disk;
+use super::{Disk, Writer, manifest::Manifest};
 use crate::{Error, Result};
-
-/// Digests of all files of a checkpoint.
-pub const MANIFEST: &str = "manifest.json";
 
 /// Names the newest checkpoint, for people and other programs; reading does not rely on it.
 pub const LATEST: &str = "latest";
 
 const PREFIX: &str = "step-";
 const UNFINISHED: &str = ".tmp";
-const FORMAT: u32 = 1;
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    step: u64,
-    files: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    size_bytes: u64,
-    sha256: String,
-}
 
 /// A folder of checkpoints.
 #[derive(Clone, Debug)]
@@ -45,28 +27,45 @@ pub struct Store {
     keep: usize,
 }
 
-/// A checkpoint whose files all have the digests of its manifest.
+/// A checkpoint whose files all had the digests of its manifest when it was opened. They stay on the
+/// disk: what is read is read from there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// Step it was saved at.
     pub step: u64,
     /// Its folder.
     pub path: PathBuf,
-    /// Files by name within the folder, `/` between folders.
-    pub files: BTreeMap<String, Vec<u8>>,
+    /// Names of its files, `/` between folders.
+    pub files: BTreeSet<String>,
 }
 
 impl Loaded {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// [`Error::CheckpointCorrupt`] if there is no such file.
-    pub fn file(&self, name: &str) -> Result<&[u8]> {
-        self.files.get(name).map(Vec::as_slice).ok_or_else(|| Error::CheckpointCorrupt {
-            path: self.path.clone(),
-            reason: format!("{name} is not part of it"),
-            previous: None,
-        })
+    /// [`Error::CheckpointCorrupt`] if there is no such file, [`Error::Io`] if it cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.listed(name)?;
+        fs::read(&path).map_err(Error::io("cannot read", path))
+    }
+
+    /// A file of tensors, which are read one by one.
+    ///
+    /// # Errors
+    /// As [`Loaded::read`], and if it is no safetensors file.
+    pub fn tensors(&self, name: &str) -> Result<Checkpoint<Mapped>> {
+        let path = self.listed(name)?;
+        let folder = Folder::open(path.parent().unwrap_or(&self.path))?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(pollster::block_on(Checkpoint::open_file(&folder, &file))?)
+    }
+
+    fn listed(&self, name: &str) -> Result<PathBuf> {
+        if self.files.contains(name) {
+            return Ok(self.path.join(name));
+        }
+        let (path, reason) = (self.path.clone(), format!("{name} is not part of it"));
+        Err(Error::CheckpointCorrupt { path, reason, previous: None })
     }
 }
 
@@ -81,74 +80,35 @@ impl Store {
         &self.root
     }
 
-    /// Writes a checkpoint. If anything fails, those before it remain as they were. One that is
-    /// there already with the same contents is left alone: it is never in danger.
+    /// Writes a checkpoint: `write` gives its files. If anything fails, those before it remain as they
+    /// were. One that is there already with the same contents is left alone: it is never in danger.
     ///
     /// # Errors
-    /// [`Error::Io`] with the file or folder, such as for a full disk.
+    /// [`Error::Io`] with the file or folder, such as for a full disk, and those of `write`.
     pub fn save(
         &self,
         disk: &mut dyn Disk,
         step: u64,
-        files: &BTreeMap<String, Vec<u8>>,
+        write: impl FnOnce(&mut Writer<'_>) -> Result<()>,
     ) -> Result<PathBuf> {
         let done = self.path(step);
-        let same = done.exists() && self.load(step).is_ok_and(|there| there.files == *files);
-        if !same {
-            self.write_checkpoint(disk, step, &done, files)?;
+        let unfinished = self.root.join(format!("{}{UNFINISHED}", name(step)));
+        disk.create_dir(&self.root).map_err(Error::io("cannot make the folder", &self.root))?;
+        self.remove_unfinished(disk)?;
+        let mut writer = Writer::create(disk, &unfinished, step)?;
+        write(&mut writer)?;
+        let manifest = writer.finish()?;
+        if !Manifest::verified(&done, step).is_ok_and(|there| there == manifest) {
+            if done.exists() {
+                disk.remove_dir(&done).map_err(Error::io("cannot replace", &done))?;
+            }
+            disk.rename(&unfinished, &done).map_err(Error::io("cannot rename to", &done))?;
+            disk.sync_dir(&self.root).map_err(Error::io("cannot sync", &self.root))?;
         }
         self.point_latest(disk, step)?;
         self.remove_unfinished(disk)?;
         self.remove_old(disk)?;
         Ok(done)
-    }
-
-    fn write_checkpoint(
-        &self,
-        disk: &mut dyn Disk,
-        step: u64,
-        done: &Path,
-        files: &BTreeMap<String, Vec<u8>>,
-    ) -> Result<()> {
-        let unfinished = self.root.join(format!("{}{UNFINISHED}", name(step)));
-        disk.create_dir(&self.root).map_err(Error::io("cannot make the folder", &self.root))?;
-        self.remove_unfinished(disk)?;
-        self.write_files(disk, step, &unfinished, files)?;
-        if done.exists() {
-            disk.remove_dir(done).map_err(Error::io("cannot replace", done))?;
-        }
-        disk.rename(&unfinished, done).map_err(Error::io("cannot rename to", done))?;
-        disk.sync_dir(&self.root).map_err(Error::io("cannot sync", &self.root))
-    }
-
-    fn write_files(
-        &self,
-        disk: &mut dyn Disk,
-        step: u64,
-        folder: &Path,
-        files: &BTreeMap<String, Vec<u8>>,
-    ) -> Result<()> {
-        let mut manifest = Manifest { format: FORMAT, step, files: BTreeMap::new() };
-        let mut folders = vec![folder.to_owned()];
-        disk.create_dir(folder).map_err(Error::io("cannot make the folder", folder))?;
-        for (name, bytes) in files {
-            let path = folder.join(name);
-            if let Some(parent) = path.parent().filter(|p| !folders.iter().any(|f| f == p)) {
-                disk.create_dir(parent).map_err(Error::io("cannot make the folder", parent))?;
-                folders.push(parent.to_owned());
-            }
-            disk.write(&path, bytes).map_err(Error::io("cannot write", &path))?;
-            let entry = Entry { size_bytes: bytes.len() as u64, sha256: sha256(bytes) };
-            manifest.files.insert(name.clone(), entry);
-        }
-        let path = folder.join(MANIFEST);
-        let json = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| Error::io("cannot write", &path)(e.into()))?;
-        disk.write(&path, &json).map_err(Error::io("cannot write", &path))?;
-        for folder in folders.iter().rev() {
-            disk.sync_dir(folder).map_err(Error::io("cannot sync", folder))?;
-        }
-        Ok(())
     }
 
     fn point_latest(&self, disk: &mut dyn Disk, step: u64) -> Result<()> {
@@ -233,39 +193,24 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::CheckpointCorrupt`] with the first file that is missing, too short, too long, or
-    /// has another digest.
+    /// has another digest, or with the format if a newer version wrote it.
     pub fn load(&self, step: u64) -> Result<Loaded> {
         let path = self.path(step);
-        let corrupt = |reason: String| Error::CheckpointCorrupt {
-            path: path.clone(),
-            reason,
-            previous: None,
-        };
-        let read = |file: &str| {
-            fs::read(path.join(file)).map_err(|e| corrupt(format!("{file}: cannot read: {e}")))
-        };
-        let manifest: Manifest = serde_json::from_slice(&read(MANIFEST)?)
-            .map_err(|e| corrupt(format!("{MANIFEST}: {e}")))?;
-        if manifest.format != FORMAT || manifest.step != step {
-            let (format, at) = (manifest.format, manifest.step);
-            return Err(corrupt(format!("{MANIFEST}: format {format}, step {at}")));
+        match Manifest::verified(&path, step) {
+            Ok(manifest) => Ok(Loaded { step, path, files: manifest.files.into_keys().collect() }),
+            Err(reason) => Err(Error::CheckpointCorrupt { path, reason, previous: None }),
         }
-        let mut files = BTreeMap::new();
-        for (name, entry) in manifest.files {
-            let bytes = read(&name)?;
-            if bytes.len() as u64 != entry.size_bytes {
-                let size = bytes.len();
-                return Err(corrupt(format!(
-                    "{name}: {size} bytes instead of {}",
-                    entry.size_bytes
-                )));
+    }
+
+    /// The error that names the checkpoint to go on from, which is the last one; `cause` itself if there
+    /// is none.
+    pub(crate) fn interrupted(&self, cause: Error) -> Error {
+        match self.steps().ok().and_then(|steps| steps.last().copied()) {
+            Some(step) => {
+                Error::Interrupted { checkpoint: self.path(step), cause: Box::new(cause) }
             }
-            if sha256(&bytes) != entry.sha256 {
-                return Err(corrupt(format!("{name}: its SHA-256 is not that of the manifest")));
-            }
-            files.insert(name, bytes);
+            None => cause,
         }
-        Ok(Loaded { step, path, files })
     }
 
     /// Folder of the checkpoint of a step.
@@ -276,10 +221,6 @@ impl Store {
 
 fn name(step: u64) -> String {
     format!("{PREFIX}{step:08}")
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -278,6 +278,13 @@ sections! {
         steps_per_generation: usize = 1,
         /// Passes over a generation.
         iterations: usize = 1,
+        /// With known answers: put several rows into one sequence, in which they do not see each other.
+        /// Equal to a sequence per row but for rounding, and faster where rows are short. Rows per
+        /// pass follow from their lengths, micro_batch is not read.
+        packing: bool = true,
+        /// Longest such sequence in tokens, those of photos included; a longer row is alone. More take
+        /// more memory, and gain nothing once a sequence fills the device.
+        max_packed_tokens: usize = 2048,
         /// Evaluations without improvement before training with known answers stops; 0 is never.
         patience: usize = 0,
         /// Steps between evaluations of training with known answers; 0 is never.
@@ -289,8 +296,9 @@ sections! {
         every: u64 = 50,
         /// How many are kept; 0 keeps all.
         keep: usize = 3,
-        /// Steps between copies of the weights on the host, from which a lost device recovers; 0 is
-        /// never.
+        /// Steps between copies of the last step on the host, from which a lost device is saved; 0 is
+        /// never. Of adapters alone: with `full` a copy would take 12 bytes per weight, so that a lost
+        /// device goes back to the last checkpoint, at most `every` steps.
         host_copy_every: u64 = 1,
     }
     /// What a person sees.

@@ -71,6 +71,7 @@ impl Config {
             ("rollout.top_p", rollout.top_p),
             ("training.steps", training.steps as f64),
             ("training.micro_batch", training.micro_batch as f64),
+            ("training.max_packed_tokens", training.max_packed_tokens as f64),
             ("training.steps_per_generation", training.steps_per_generation as f64),
             ("training.iterations", training.iterations as f64),
             ("optimiser.lr", self.optimiser.lr),

@@ -12,10 +12,10 @@ use super::{
     buffer::{Answer, Asked, Buffer},
     event::{Observer, StepStats, TrainEvent},
     generate::{Generator, reports},
-    saved::{self, RunState},
+    saved::{self, HostCopy, RunState},
 };
 use crate::{
-    Error, Policy, PolicyError, PolicyState, Prompt, Result, Sequence, Side, Stop, TokenLogps,
+    Error, Policy, Prompt, Result, Sequence, Side, Stop, TokenLogps,
     checkpoint::{Loaded, RealDisk, Store},
     config::Config,
     data::Stream,
@@ -43,7 +43,7 @@ pub struct Trainer<P> {
     state: RunState,
     buffer: Option<Buffer>,
     /// State and weights after some earlier step, in case the device is lost.
-    host_copy: Option<(RunState, Option<Buffer>, PolicyState)>,
+    host_copy: Option<HostCopy>,
 }
 
 impl<P: Policy> Trainer<P> {
@@ -67,7 +67,7 @@ impl<P: Policy> Trainer<P> {
     /// [`Error::ResumeChanged`] with every difference that matters, [`Error::ResumeOther`] for a
     /// checkpoint of another base model, and errors of reading it.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::from_files(loaded)?;
+        let saved = saved::open(loaded)?;
         let differences = saved.config.differences(&self.config);
         let changed: Vec<String> =
             differences.iter().filter(|d| !d.harmless).map(ToString::to_string).collect();
@@ -79,7 +79,7 @@ impl<P: Policy> Trainer<P> {
             let (saved, got) = (saved.state.identity, identity);
             return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
         }
-        self.policy.load(&saved.policy)?;
+        self.policy.load_from(&saved.policy())?;
         self.stream.seek(saved.state.cursor);
         let commit = self.state.commit.take().or(saved.state.commit);
         self.state = RunState { commit, ..saved.state };
@@ -120,7 +120,10 @@ impl<P: Policy> Trainer<P> {
     pub fn run(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
         match self.run_inner(watch, stop) {
             Err(cause) if self.state.step > 0 || self.host_copy.is_some() => {
-                Err(self.save_after(cause))
+                let (copy, config) = (self.host_copy.take(), self.config.clone());
+                let store = self.store.clone();
+                let save = || self.save();
+                Err(saved::save_after(cause, copy.as_ref(), &config, &store, save))
             }
             other => other,
         }
@@ -130,10 +133,13 @@ impl<P: Policy> Trainer<P> {
         let (total, every) = (self.config.training.steps, self.config.checkpoint.every);
         let weights = self.rewards.weights();
         watch.on(&TrainEvent::Started { step: self.state.step, total, weights: &weights })?;
+        let mut saved_at = None;
         while self.state.step < total {
             if stop.load(Ordering::Relaxed) {
-                let path = self.save()?;
-                watch.on(&TrainEvent::Checkpoint(&path))?;
+                if saved_at != Some(self.state.step) {
+                    let path = self.save()?;
+                    watch.on(&TrainEvent::Checkpoint(&path))?;
+                }
                 watch.on(&TrainEvent::Ended { step: self.state.step, complete: false })?;
                 return Ok(Ending::Stopped);
             }
@@ -141,6 +147,7 @@ impl<P: Policy> Trainer<P> {
             watch.on(&TrainEvent::Step(&stats))?;
             if stats.step.is_multiple_of(every) || stats.step == total {
                 let path = self.save()?;
+                saved_at = Some(stats.step);
                 watch.on(&TrainEvent::Checkpoint(&path))?;
             }
         }
@@ -267,9 +274,9 @@ impl<P: Policy> Trainer<P> {
     }
 
     fn copy_to_host(&mut self) -> Result<()> {
-        let every = self.config.checkpoint.host_copy_every;
-        if every > 0 && self.state.step.is_multiple_of(every) {
-            self.host_copy = Some((self.state.clone(), self.buffer.clone(), self.policy.save()?));
+        let Self { config, policy, state, buffer, .. } = self;
+        if let Some(copy) = HostCopy::when_due(config, state, buffer.as_ref(), policy)? {
+            self.host_copy = Some(copy);
         }
         Ok(())
     }
@@ -280,31 +287,10 @@ impl<P: Policy> Trainer<P> {
     /// Those of the policy and of the disk.
     pub fn save(&mut self) -> Result<PathBuf> {
         self.state.cursor = self.stream.cursor();
-        let policy = self.policy.save()?;
-        let files = saved::to_files(&self.state, &self.config, self.buffer.as_ref(), &policy)?;
-        self.store.save(&mut RealDisk, self.state.step, &files)
-    }
-
-    /// After a failure: a checkpoint of the device's weights, or of the host copy when the device is
-    /// gone, around the cause.
-    fn save_after(&mut self, cause: Error) -> Error {
-        // A diverged policy must not replace the last good checkpoint.
-        if matches!(cause, Error::NotFinite { .. }) {
-            return cause;
-        }
-        let lost = matches!(cause, Error::Policy(PolicyError::DeviceLost(_)));
-        let saved = match (lost, &self.host_copy) {
-            (true, None) => return cause,
-            (true, Some((state, buffer, policy))) => {
-                saved::to_files(state, &self.config, buffer.as_ref(), policy)
-                    .and_then(|files| self.store.save(&mut RealDisk, state.step, &files))
-            }
-            (false, _) => self.save(),
-        };
-        match saved {
-            Ok(checkpoint) => Error::Interrupted { checkpoint, cause: Box::new(cause) },
-            Err(error) => Error::Unsaved { error: Box::new(error), cause: Box::new(cause) },
-        }
+        let Self { config, policy, store, state, buffer, .. } = self;
+        store.save(&mut RealDisk, state.step, |to| {
+            saved::write(to, state, config, buffer.as_ref(), |sink| policy.save_to(sink))
+        })
     }
 }
 

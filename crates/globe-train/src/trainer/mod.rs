@@ -9,6 +9,7 @@ mod buffer;
 mod event;
 mod generate;
 mod grpo;
+mod pack;
 mod saved;
 mod supervised;
 

@@ -9,7 +9,8 @@ use std::{
 use super::{
     Ending,
     event::{Observer, StepStats, TrainEvent},
-    saved::{self, RunState},
+    pack::bins,
+    saved::{self, HostCopy, RunState},
 };
 use crate::{
     Error, Policy, Prompt, Result, Sequence, TokenLogps,
@@ -42,6 +43,8 @@ pub struct Supervised<P> {
     eval: Option<Stream>,
     store: Store,
     state: RunState,
+    /// After some earlier step, in case the device is lost.
+    host_copy: Option<HostCopy>,
 }
 
 /// A row ready for the device.
@@ -67,7 +70,7 @@ impl<P: Policy> Supervised<P> {
         let root = PathBuf::from(&config.run.output).join("checkpoints");
         let state = RunState { identity: policy.identity(), ..RunState::default() };
         let store = Store::new(root, config.checkpoint.keep);
-        Self { config, task, policy, train, eval, store, state }
+        Self { config, task, policy, train, eval, store, state, host_copy: None }
     }
 
     /// Goes on from a checkpoint, see [`super::Trainer::resume`].
@@ -75,7 +78,7 @@ impl<P: Policy> Supervised<P> {
     /// # Errors
     /// As there.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::from_files(loaded)?;
+        let saved = saved::open(loaded)?;
         let changed: Vec<String> = saved
             .config
             .differences(&self.config)
@@ -91,7 +94,7 @@ impl<P: Policy> Supervised<P> {
             let (saved, got) = (saved.state.identity, identity);
             return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
         }
-        self.policy.load(&saved.policy)?;
+        self.policy.load_from(&saved.policy())?;
         self.train.seek(saved.state.cursor);
         self.state = saved.state;
         Ok(())
@@ -120,11 +123,24 @@ impl<P: Policy> Supervised<P> {
     /// Steps until all are done, the evaluation stops improving, or `stop` is set.
     ///
     /// # Errors
-    /// [`Error::Row`] for a row without what the task needs, and those of data, policy and disk.
+    /// [`Error::Row`] for a row without what the task needs, and those of data, policy and disk, after
+    /// the first step within [`Error::Interrupted`] with the checkpoint saved; an error of saving it.
     pub fn run(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
+        match self.run_inner(watch, stop) {
+            Err(cause) if self.state.step > 0 => {
+                let (copy, config) = (self.host_copy.take(), self.config.clone());
+                let store = self.store.clone();
+                let save = || self.save();
+                Err(saved::save_after(cause, copy.as_ref(), &config, &store, save))
+            }
+            other => other,
+        }
+    }
+
+    fn run_inner(&mut self, watch: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending> {
         let (total, every) = (self.config.training.steps, self.config.checkpoint.every);
         watch.on(&TrainEvent::Started { step: self.state.step, total, weights: &[] })?;
-        let mut ending = Ending::Complete;
+        let (mut ending, mut saved_at) = (Ending::Complete, None);
         while self.state.step < total {
             if stop.load(Ordering::Relaxed) {
                 ending = Ending::Stopped;
@@ -135,6 +151,7 @@ impl<P: Policy> Supervised<P> {
             watch.on(&TrainEvent::Step(&stats))?;
             if stats.step.is_multiple_of(every) {
                 let path = self.save()?;
+                saved_at = Some(stats.step);
                 watch.on(&TrainEvent::Checkpoint(&path))?;
             }
             if matches!(self.state.best, Some((_, 0))) && stats.values.contains_key("eval_loss") {
@@ -146,8 +163,10 @@ impl<P: Policy> Supervised<P> {
                 break;
             }
         }
-        let path = self.save()?;
-        watch.on(&TrainEvent::Checkpoint(&path))?;
+        if saved_at != Some(self.state.step) {
+            let path = self.save()?;
+            watch.on(&TrainEvent::Checkpoint(&path))?;
+        }
         let complete = ending == Ending::Complete;
         watch.on(&TrainEvent::Ended { step: self.state.step, complete })?;
         Ok(ending)
@@ -164,11 +183,13 @@ impl<P: Policy> Supervised<P> {
         let examples = examples(&mut self.policy, self.task, samples)?;
         let tokens = examples.iter().flat_map(|e| &e.targets).map(Vec::len).sum::<usize>() as f64;
         let mut sums = Sums::default();
-        for micro in examples.chunks(self.config.training.micro_batch) {
-            let batch = sequences(micro);
+        let micro_batches = self.micro_batches(examples)?;
+        let n_batches = micro_batches.len();
+        for micro in micro_batches {
+            let batch = sequences(&micro);
             let task = self.task;
             self.policy.backward(&batch, 1.0, &mut |logps| {
-                let (gradient, part) = losses(task, micro, logps, tokens, n as f64)?;
+                let (gradient, part) = losses(task, &micro, logps, tokens, n as f64)?;
                 sums.add(&part);
                 Ok(gradient)
             })?;
@@ -182,6 +203,8 @@ impl<P: Policy> Supervised<P> {
         }
         self.state.step += 1;
         self.state.cursor = self.train.cursor();
+        let copy = HostCopy::when_due(&self.config, &self.state, None, &mut self.policy)?;
+        self.host_copy = copy.or(self.host_copy.take());
         let mut stats = StepStats { step: self.state.step, ..StepStats::default() };
         sums.put("", self.task, &mut stats);
         for (name, value) in [
@@ -190,11 +213,37 @@ impl<P: Policy> Supervised<P> {
             ("skipped_steps", self.state.guard.skipped as f64),
             ("data/epoch", f64::from(self.state.cursor.epoch)),
             ("data/bad_images", self.train.bad_images().1 as f64),
+            ("micro_batches", n_batches as f64),
             ("time/step_s", started.elapsed().as_secs_f64()),
         ] {
             stats.values.insert(name.into(), value);
         }
         Ok(stats)
+    }
+
+    /// Examples that are on the device at once: so many, or as many as share a sequence.
+    fn micro_batches(&mut self, examples: Vec<Example>) -> Result<Vec<Vec<Example>>> {
+        let training = &self.config.training;
+        let mut examples: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
+        let micro_batches: Vec<Vec<usize>> = if training.packing {
+            let prompts: Vec<&Prompt> = examples.iter().flatten().map(|e| &e.prompt).collect();
+            let prompts = self.policy.prompt_tokens(&prompts)?;
+            let read = |e: &Example| e.targets.iter().map(|t| t.len().saturating_sub(1)).sum();
+            let answers = examples.iter().flatten().map(read);
+            let lengths: Vec<usize> =
+                prompts.into_iter().zip(answers).map(|(a, b): (usize, usize)| a + b).collect();
+            if lengths.len() != examples.len() {
+                let reason = format!("{} lengths of {} prompts", lengths.len(), examples.len());
+                return Err(Error::PolicyContract { call: "prompt_tokens", reason });
+            }
+            bins(&lengths, training.max_packed_tokens)
+        } else {
+            let all: Vec<usize> = (0..examples.len()).collect();
+            all.chunks(training.micro_batch).map(<[usize]>::to_vec).collect()
+        };
+        let take =
+            |members: Vec<usize>| members.iter().filter_map(|&i| examples[i].take()).collect();
+        Ok(micro_batches.into_iter().map(take).collect())
     }
 
     fn schedule(&self) -> Schedule {
@@ -225,26 +274,35 @@ impl<P: Policy> Supervised<P> {
     /// Mean loss over the whole evaluation part, without gradients.
     fn evaluate(&mut self) -> Result<Sums> {
         let mut total = Sums::default();
-        let Some(eval) = &mut self.eval else {
+        let Some(mut eval) = self.eval.take() else {
             return Ok(total);
         };
-        eval.seek(Default::default());
-        let mut left = eval.epoch_len();
-        while left > 0 {
-            let n = left.min(self.config.training.micro_batch as u64);
-            let samples = (0..n).map(|_| eval.next_sample()).collect::<Result<Vec<_>>>()?;
-            left -= n;
-            let examples = examples(&mut self.policy, self.task, samples)?;
-            let batch = sequences(&examples);
-            let logps = self.policy.logps(&batch, 1.0, crate::Side::Trained)?;
-            let (_, part) = losses(self.task, &examples, &logps, 1.0, 1.0)?;
-            total.add(&part);
-        }
+        let done = self.evaluate_all(&mut eval, &mut total);
+        self.eval = Some(eval);
+        done?;
         total.loss /= match self.task {
             Task::Imitate => total.tokens.max(1.0),
             Task::Judge => total.examples.max(1.0),
         };
         Ok(total)
+    }
+
+    fn evaluate_all(&mut self, eval: &mut Stream, total: &mut Sums) -> Result<()> {
+        eval.seek(Default::default());
+        let mut left = eval.epoch_len();
+        while left > 0 {
+            let n = left.min(self.config.rollout.prompts as u64);
+            let samples = (0..n).map(|_| eval.next_sample()).collect::<Result<Vec<_>>>()?;
+            left -= n;
+            let examples = examples(&mut self.policy, self.task, samples)?;
+            for micro in self.micro_batches(examples)? {
+                let batch = sequences(&micro);
+                let logps = self.policy.logps(&batch, 1.0, crate::Side::Trained)?;
+                let (_, part) = losses(self.task, &micro, &logps, 1.0, 1.0)?;
+                total.add(&part);
+            }
+        }
+        Ok(())
     }
 
     /// Saves a checkpoint of the current step.
@@ -261,9 +319,10 @@ impl<P: Policy> Supervised<P> {
     }
 
     fn save_to(&mut self, store: &Store) -> Result<PathBuf> {
-        let policy = self.policy.save()?;
-        let files = saved::to_files(&self.state, &self.config, None, &policy)?;
-        store.save(&mut RealDisk, self.state.step, &files)
+        let Self { config, policy, state, .. } = self;
+        store.save(&mut RealDisk, state.step, |to| {
+            saved::write(to, state, config, None, |sink| policy.save_to(sink))
+        })
     }
 }
 

@@ -10,7 +10,7 @@ pub use lines::Lines;
 pub use metrics::{MetricsFile, read_metrics};
 pub use report::{Report, rewrite};
 pub use tensorboard::EventFile;
-pub use terminal::{Dashboard, TerminalUi};
+pub use terminal::{Dashboard, TerminalUi, give_terminal_back};
 
 use crate::{
     Result,

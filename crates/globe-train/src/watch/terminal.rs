@@ -4,15 +4,20 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use ratatui::{
     DefaultTerminal, Frame,
-    crossterm::event::{self, Event, KeyCode, KeyModifiers},
+    crossterm::{
+        cursor,
+        event::{self, Event, KeyCode, KeyModifiers},
+        execute,
+    },
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     symbols::Marker,
@@ -235,11 +240,32 @@ fn bounds(points: impl Iterator<Item = (f64, f64)>) -> Option<([f64; 2], [f64; 2
     })
 }
 
+/// How often keys are looked for.
+const KEY_PERIOD: Duration = Duration::from_millis(100);
+
+/// What is shown while the current step ends.
+const STOPPING: &str = "stopping after this step, with a checkpoint; once more stops at once";
+
 /// The dashboard on the real terminal. Dropping it gives the terminal back.
+///
+/// Keys are read beside the run: a step may take minutes.
 pub struct TerminalUi {
+    screen: Arc<Mutex<Screen>>,
+    is_closed: Arc<AtomicBool>,
+    keys: Option<JoinHandle<()>>,
+}
+
+/// A dashboard and where it is drawn.
+struct Screen {
     dashboard: Dashboard,
     terminal: DefaultTerminal,
-    stop: Arc<AtomicBool>,
+}
+
+impl Screen {
+    fn draw(&mut self) -> io::Result<()> {
+        let dashboard = &self.dashboard;
+        self.terminal.draw(|frame| dashboard.draw(frame)).map(|_| ())
+    }
 }
 
 impl TerminalUi {
@@ -250,42 +276,71 @@ impl TerminalUi {
     /// [`Error::Io`] if there is no terminal: use [`super::Lines`] then.
     pub fn start(stop: Arc<AtomicBool>) -> Result<Self> {
         let terminal = ratatui::try_init().map_err(Error::io("cannot use", "the terminal"))?;
-        Ok(Self { dashboard: Dashboard::default(), terminal, stop })
+        let screen = Arc::new(Mutex::new(Screen { dashboard: Dashboard::default(), terminal }));
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let keys = {
+            let (screen, is_closed) = (screen.clone(), is_closed.clone());
+            thread::spawn(move || watch_keys(&screen, &stop, &is_closed))
+        };
+        Ok(Self { screen, is_closed, keys: Some(keys) })
     }
+}
 
-    /// Keys that came since the last event.
-    fn read_keys(&self) -> io::Result<()> {
-        while event::poll(Duration::ZERO)? {
-            let Event::Key(key) = event::read()? else { continue };
-            let interrupt =
-                key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
-            if !interrupt && key.code != KeyCode::Char('q') {
-                continue;
+/// Until the view is closed: sets `stop` when asked, shows when it is set, by whomever, and draws anew
+/// when the size changes. A terminal that cannot be read any more is noticed by whoever draws on it.
+fn watch_keys(screen: &Mutex<Screen>, stop: &AtomicBool, is_closed: &AtomicBool) {
+    let mut shows_stop = false;
+    while !is_closed.load(Ordering::Relaxed) {
+        let Ok(has_event) = event::poll(KEY_PERIOD) else { return };
+        let event = if has_event { event::read().ok() } else { None };
+        if event.as_ref().is_some_and(asks_to_stop) && stop.swap(true, Ordering::Relaxed) {
+            give_terminal_back();
+            std::process::exit(130);
+        }
+        let stops = stop.load(Ordering::Relaxed) && !shows_stop;
+        if stops || matches!(event, Some(Event::Resize(..))) {
+            let mut screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+            if stops {
+                screen.dashboard.message = STOPPING.into();
+                shows_stop = true;
             }
-            if self.stop.swap(true, Ordering::Relaxed) {
-                ratatui::restore();
-                std::process::exit(130);
+            if screen.draw().is_err() {
+                return;
             }
         }
-        Ok(())
     }
+}
+
+/// True for `q` and Ctrl-C going down.
+fn asks_to_stop(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let interrupt = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
+    key.is_press() && (interrupt || key.code == KeyCode::Char('q'))
+}
+
+/// Gives back a terminal that a [`TerminalUi`] has, for an end at once.
+pub fn give_terminal_back() {
+    ratatui::restore();
+    // The view hides it. There is nowhere to report that this failed.
+    let _ = execute!(io::stdout(), cursor::Show);
 }
 
 impl Observer for TerminalUi {
     fn on(&mut self, event: &TrainEvent<'_>) -> Result<()> {
-        self.dashboard.update(event);
-        let draw = |ui: &mut Self| {
-            ui.read_keys()?;
-            let dashboard = &ui.dashboard;
-            ui.terminal.draw(|frame| dashboard.draw(frame)).map(|_| ())
-        };
-        draw(self).map_err(Error::io("cannot draw on", "the terminal"))
+        let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        screen.dashboard.update(event);
+        screen.draw().map_err(Error::io("cannot draw on", "the terminal"))
     }
 }
 
 impl Drop for TerminalUi {
     fn drop(&mut self) {
-        ratatui::restore();
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let Some(keys) = self.keys.take() {
+            // It cannot have failed in a way that matters here.
+            let _ = keys.join();
+        }
+        give_terminal_back();
     }
 }
 
@@ -354,6 +409,18 @@ mod tests {
         }
         assert!(!text.contains('\u{1b}'), "no control characters");
         assert!(text.chars().filter(|c| ('\u{2801}'..='\u{28ff}').contains(c)).count() > 20);
+    }
+
+    #[test]
+    fn keys_that_stop() {
+        let key = |code, modifiers| Event::Key(event::KeyEvent::new(code, modifiers));
+        assert!(asks_to_stop(&key(KeyCode::Char('q'), KeyModifiers::NONE)));
+        assert!(asks_to_stop(&key(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+        assert!(!asks_to_stop(&key(KeyCode::Char('c'), KeyModifiers::NONE)));
+        assert!(!asks_to_stop(&Event::Resize(80, 24)));
+        let mut release = event::KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE);
+        release.kind = event::KeyEventKind::Release;
+        assert!(!asks_to_stop(&Event::Key(release)), "one stroke is not two");
     }
 
     #[test]

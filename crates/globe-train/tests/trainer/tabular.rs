@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use globe_rng::philox;
 use globe_train::{
     Completion, Gradient, Policy, PolicyError, PolicyResult, PolicyState, Prompt, Sampling,
-    Sequence, Side, StepOutcome, Stop, Tensors, TokenLogps,
+    Sequence, Side, StateSink, StateSource, StepOutcome, Stop, Tensors, TokenLogps,
     optimiser::{AdamW, AdamWConfig, clip_by_norm, global_norm},
 };
 
@@ -62,6 +62,8 @@ pub struct Tabular {
     pub reference_passes: usize,
     pub trained_passes: usize,
     pub largest_batch: usize,
+    /// Ids of the prompts of every backward pass.
+    pub seen: Vec<Vec<String>>,
 }
 
 impl Tabular {
@@ -88,6 +90,7 @@ impl Tabular {
             reference_passes: 0,
             trained_passes: 0,
             largest_batch: 0,
+            seen: Vec::new(),
         }
     }
 
@@ -182,6 +185,10 @@ impl Policy for Tabular {
         Ok(ids)
     }
 
+    fn prompt_tokens(&mut self, prompts: &[&Prompt]) -> PolicyResult<Vec<usize>> {
+        Ok(prompts.iter().map(|prompt| prompt.id.len()).collect())
+    }
+
     fn logps(
         &mut self,
         batch: &[Sequence<'_>],
@@ -204,6 +211,7 @@ impl Policy for Tabular {
     ) -> globe_train::Result<()> {
         self.backward_calls += 1;
         self.largest_batch = self.largest_batch.max(batch.len());
+        self.seen.push(batch.iter().map(|s| s.prompt.id.clone()).collect());
         if let Some((at, error)) = self.fail_backward.filter(|(at, _)| *at == self.backward_calls) {
             let _ = at;
             return Err(error().into());
@@ -243,16 +251,15 @@ impl Policy for Tabular {
         Ok(StepOutcome { grad_norm, applied })
     }
 
-    fn save(&mut self) -> PolicyResult<PolicyState> {
+    fn save_to(&mut self, sink: &mut dyn StateSink) -> globe_train::Result<()> {
         let mut parameters = Tensors::default();
         parameters.insert(TABLE.into(), &[self.table.len()], self.table.clone());
-        Ok(PolicyState { parameters, optimiser: self.adam.save(), adapter: None })
+        PolicyState { parameters, optimiser: self.adam.save(), adapter: None }.save_to(sink)
     }
 
-    fn load(&mut self, state: &PolicyState) -> PolicyResult<()> {
-        let failed = |e: globe_train::Error| PolicyError::failed(e.to_string());
-        self.table = state.parameters.values(TABLE).map_err(failed)?.to_vec();
-        self.adam.load(&state.optimiser).map_err(failed)
+    fn load_from(&mut self, state: &StateSource<'_>) -> globe_train::Result<()> {
+        self.table = state.parameters.read(TABLE)?.into_owned();
+        self.adam.load(&state.collect()?.optimiser)
     }
 
     fn memory_bytes(&self) -> Option<u64> {
