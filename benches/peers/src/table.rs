@@ -28,7 +28,7 @@ pub fn markdown(report: &Report) -> String {
 /// What the figures hold for, in one line.
 pub fn conditions(report: &Report) -> String {
     let work = &report.work;
-    let commit = report.commit.as_deref().unwrap_or("unknown commit");
+    let commit = report.commit.as_deref().unwrap_or("unknown");
     let (hash, changes) = commit.split_once('-').unwrap_or((commit, ""));
     let short = hash.get(..10).unwrap_or(hash);
     format!(
