@@ -72,6 +72,26 @@ test('a model is fetched, verified and kept; the second load asks for no weights
   assert.deepEqual(asked(weights), []);
 }));
 
+test('a load may end before kernels are compiled, and photos that come at once are answered alike', () => inPage(async (page) => {
+  const { stages, texts } = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    const photo = await (await fetch('/golden/images/plain_56x84.png')).blob();
+    const stages = [];
+    const texts = await Promise.all([false, true].map(async (warm) => {
+      const onProgress = ({ stage }) => stages.push({ warm, stage });
+      const globe = await Globe.load({ url: '/model/', device: 'cpu', warm, onProgress });
+      const all = await Promise.all([1, 2].map((seed) => globe.locate(photo, { samples: 1, maxTokens: 4, seed })));
+      globe.dispose();
+      return all.map(({ answers }) => answers.map(({ text }) => text));
+    }));
+    return { stages, texts };
+  });
+  const compiled = stages.filter(({ stage }) => stage === 'compile');
+  assert.ok(compiled.length > 0 && compiled.every(({ warm }) => warm), JSON.stringify(compiled));
+  assert.ok(texts[0].flat().every((text) => text.length > 0), JSON.stringify(texts));
+  assert.deepEqual(texts[0], texts[1]);
+}));
+
 test('a stored model loads without the network, and can be deleted', () => inPage(async (page) => {
   assert.ok((await load(page)).info);
   const cut = (bytes, request, response) => (response.destroy(), null);

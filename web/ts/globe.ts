@@ -20,6 +20,8 @@ export interface LoadOptions {
   subgroups?: boolean;
   /** False keeps nothing after the tab is closed. */
   cache?: boolean;
+  /** False ends the load before the kernels are compiled: that goes on behind it, and the first photo waits for the rest. */
+  warm?: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
@@ -133,11 +135,11 @@ export class Globe {
 
   /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */
   static async load(options: string | LoadOptions): Promise<Globe> {
-    const { url, files, device = 'auto', subgroups = true, cache = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
+    const { url, files, device = 'auto', subgroups = true, cache = true, warm = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
     stopIf(signal);
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
-    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache };
+    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm };
     const { link, info } = await open(args, signal, onProgress);
     return new Globe(link, args, info);
   }

@@ -31,6 +31,7 @@ export interface LoadArgs {
   device: DeviceChoice;
   subgroups: boolean;
   cache: boolean;
+  warm: boolean;
 }
 
 export type CallName = keyof Calls;

@@ -51,10 +51,15 @@ async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Pr
   const report = (done: number, total: number) => emit({ stage: 'upload', done, total });
   engine = await WebEngine.load(opened.folder as never, gazetteer, device, subgroups, report);
   stopIf(signal);
-  emit({ stage: 'compile', done: 0, total: 1 });
-  await engine.warm();
-  if (broken) throw broken;
-  emit({ stage: 'compile', done: 1, total: 1 });
+  if (args.warm) {
+    emit({ stage: 'compile', done: 0, total: 1 });
+    await engine.warm();
+    if (broken) throw broken;
+    emit({ stage: 'compile', done: 1, total: 1 });
+  } else {
+    // What fails here fails again, and is told, when a photo asks for it.
+    void inTurn(new AbortController().signal, async () => engine?.warm()).catch(explain);
+  }
   return {
     architecture: engine.architecture(),
     adapter: engine.adapter(),

@@ -48,7 +48,7 @@ export class GlobeModelPanel extends LitElement {
     };
     try {
       const source = files ? { files } : { url: this.model };
-      const globe = await Globe.load({ ...source, device: this.device, cache: this.cache, signal: stopper.signal, onProgress });
+      const globe = await Globe.load({ ...source, device: this.device, cache: this.cache, warm: false, signal: stopper.signal, onProgress });
       this.info = globe.info;
       this.tell('ready', globe);
     } catch (thrown) {
