@@ -274,7 +274,7 @@ export class GlobeLocator extends LitElement {
           ? html`<button type="button" @click=${() => running.stopper.abort()}>Stop</button>`
           : html`<button type="button" class="primary" ?disabled=${!globe} @click=${() => this.locate()}>Locate</button>`}
         <button type="button" @click=${this.choose} ?disabled=${running !== null}>Another photo</button>
-        ${globe ? nothing : html`<span class="soft small">Load the model first.</span>`}
+        ${globe ? nothing : html`<span class="soft small hint">Load the model first.</span>`}
       </div>
       ${this.exif()} ${this.dial()} ${this.settings()}`;
   }

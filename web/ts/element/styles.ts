@@ -28,7 +28,7 @@ export const theme = css`
   h2, h3, p, ul, dl, dd { margin: 0; padding: 0; }
   /* These words are English in any page: each paragraph takes the direction of its own first letter. */
   h2, h3, p, dd, dt, legend { unicode-bidi: plaintext; text-align: match-parent; }
-  button, summary, span.soft { unicode-bidi: plaintext; }
+  button, summary, .hint { unicode-bidi: plaintext; }
   h2, h3 { font-size: 0.8125rem; font-weight: 600; letter-spacing: 0.01em; color: var(--soft); }
   button, input, select {
     font: inherit;
