@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args::DevicesArgs;
 use crate::console::print;
-use crate::exit::{Exit, Fail};
+use crate::exit::{Exit, Fail, OrUsage};
 
 /// What this machine can compute with.
 #[derive(Serialize)]
@@ -51,11 +51,7 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             cooperative_matrices: adapter.fragment.map(Fragment::side),
             subgroup_size: adapter.subgroup_size,
             linear: adapter.variant().name(),
-            linear_choices: Variant::ALL
-                .into_iter()
-                .filter(|variant| adapter.can_run(*variant))
-                .map(Variant::name)
-                .collect(),
+            linear_choices: adapter.variants().map(Variant::name).collect(),
         }
     }
 }
@@ -64,7 +60,7 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
 pub fn run(args: &DevicesArgs) -> Result<Exit, Fail> {
     let adapters = pollster::block_on(adapters());
     // Opened rather than guessed: an adapter that is listed may still fail.
-    let auto = pollster::block_on(open_device(DeviceChoice::Auto))?;
+    let auto = pollster::block_on(open_device(DeviceChoice::Auto)).or_usage()?;
     let devices =
         Devices { adapters: adapters.iter().map(AdapterView::from).collect(), auto: &auto.name };
     let document = match args.json {

@@ -432,6 +432,17 @@ fn folders_and_devices_are_described() {
 }
 
 #[test]
+fn kernels_that_the_adapter_lacks_are_refused() {
+    for line in ["devices", LOCATE] {
+        let mut wrong = command(line.split_whitespace());
+        wrong.env("GLOBE_LINEAR", "abacus");
+        let run = run(wrong).expect(2);
+        assert!(run.stderr.contains("GLOBE_LINEAR=abacus: "), "{}", run.stderr);
+        assert!(run.stderr.contains("teams"), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn help_version_and_completions_succeed() {
     assert!(globe("--version").expect(0).stdout.starts_with("globe "));
     assert!(globe("completions bash").expect(0).stdout.contains("--token-top-k"));

@@ -56,18 +56,34 @@ impl Variant {
         matches!(self, Self::Cooperative(_) | Self::Half)
     }
 
+    /// What the environment asks for, if it does and the adapter can run it.
+    ///
+    /// # Errors
+    /// [`Error::Variant`] if it asks for anything else.
+    fn asked(adapter: &Adapter) -> Result<Option<Self>> {
+        let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let choices: Vec<Self> = adapter.variants().collect();
+        let asked = choices.iter().find(|variant| variant.name() == wanted);
+        asked.copied().map(Some).ok_or_else(|| Error::Variant {
+            variable: VARIANT_VARIABLE,
+            wanted,
+            adapter: adapter.name.clone(),
+            choices: choices.iter().map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
     /// What suits the adapter, unless the environment asks for another that it can run. Variants that
     /// round are taken only when they are asked for.
     fn choose(adapter: &Adapter) -> Self {
-        let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
-        let can_run = |variant: &Self| adapter.can_run(*variant);
-        let asked = Self::ALL.into_iter().filter(can_run).find(|v| v.name() == wanted);
         let suits = |variant: &Self| match variant {
             Self::Lanes => adapter.software,
             _ => !variant.rounds(),
         };
-        let best = Self::ALL.into_iter().filter(can_run).find(suits);
-        asked.or(best).unwrap_or(Self::Teams)
+        let asked = Self::asked(adapter).unwrap_or_default();
+        asked.or_else(|| adapter.variants().find(suits)).unwrap_or(Self::Teams)
     }
 
     /// How sums are put together where several lanes share a weight row.
@@ -137,6 +153,11 @@ impl Adapter {
     /// Which kernels multiply by packed matrices on it.
     pub fn variant(&self) -> Variant {
         Variant::choose(self)
+    }
+
+    /// Every choice of kernels that it can run, the fastest first.
+    pub fn variants(&self) -> impl Iterator<Item = Variant> {
+        Variant::ALL.into_iter().filter(|variant| self.can_run(*variant))
     }
 
     /// Whether it has what a variant needs.
@@ -331,13 +352,14 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         .map_err(|e| Error::NoAdapter { wanted, reason: e.to_string() })?;
     let mut adapter = describe(&setup.adapter);
     adapter.features.subgroups |= granted.subgroups;
+    Variant::asked(&adapter)?;
     Ok(Compute {
         nothing: nothing(&device),
         no_scales: no_scales(&device),
         device,
         max_binding_bytes: setup.device.limits().max_storage_buffer_binding_size,
         variant: adapter.variant(),
-        variants: Variant::ALL.into_iter().filter(|v| adapter.can_run(*v)).collect(),
+        variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
         wgpu: Some(setup.device),

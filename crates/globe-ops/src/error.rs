@@ -37,6 +37,18 @@ pub enum Error {
         /// What the runtime said.
         reason: String,
     },
+    /// `GLOBE_LINEAR` names kernels that the adapter cannot run: leave it unset, or name others.
+    #[error("{variable}={wanted}: {adapter} has no such kernels; it has {choices}")]
+    Variant {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it holds.
+        wanted: String,
+        /// The adapter that was opened.
+        adapter: String,
+        /// Names that it would take.
+        choices: String,
+    },
     /// The device failed or was lost while it computed: restart, and choose another `--device` if it repeats.
     #[error("device failed: {reason}; run again, or choose another --device")]
     Device {
