@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use globe_tests::golden_root;
@@ -41,12 +41,24 @@ pub(crate) const SHORT: [(&str, &str); 5] = [
     ("every", "2"),
 ];
 
-pub(crate) fn train(method: &str, settings: &Path, more: &[&str]) -> std::process::Command {
+pub(crate) fn train(method: &str, settings: &Path, more: &[&str]) -> Command {
     let mut line = vec!["train", method, "--config", settings.to_str().unwrap()];
     line.extend(more);
     let mut command = command(line);
     command.current_dir(root());
     command
+}
+
+/// Runs until the checkpoint is there, and no further: SIGKILL, so that no handler runs.
+fn kill_at(checkpoint: &Path, mut training: Command) {
+    let mut child = training.stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !checkpoint.exists() {
+        assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn adapter(folder: &Path) -> Vec<u8> {
@@ -61,15 +73,8 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     assert!(done.stderr.contains("globe convert --from"), "{}", done.stderr);
 
     let path = settings("tiny.toml", killed.path(), &SHORT);
-    let mut child = train("grpo", &path, &[]).stderr(Stdio::null()).spawn().unwrap();
     let checkpoint = killed.path().join("run/checkpoints/step-00000002");
-    let start = Instant::now();
-    while !checkpoint.exists() {
-        assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.kill().unwrap(); // SIGKILL: no handler runs
-    child.wait().unwrap();
+    kill_at(&checkpoint, train("grpo", &path, &[]));
     assert!(!killed.path().join("run/adapter").exists(), "it was killed before its end");
 
     let refused = run(train("grpo", &path, &[])).expect(2);
@@ -142,15 +147,8 @@ fn all_weights_learn_resume_to_the_same_bits_and_become_a_model() {
     assert!(learnt.len() == 6 && learnt[5] < 0.3 * learnt[0], "{learnt:?}");
 
     let path = settings("tiny-sft.toml", killed.path(), &changes);
-    let mut child = train("sft", &path, &[]).stderr(Stdio::null()).spawn().unwrap();
     let checkpoint = killed.path().join("run/checkpoints/step-00000003");
-    let start = Instant::now();
-    while !checkpoint.exists() {
-        assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.kill().unwrap(); // SIGKILL: no handler runs
-    child.wait().unwrap();
+    kill_at(&checkpoint, train("sft", &path, &[]));
     run(train("sft", &path, &["--resume"])).expect(0);
     for file in ["parameters.safetensors", "optimiser.safetensors"] {
         let read = |folder: &Path| {

@@ -18,7 +18,7 @@ use globe_train::{Policy, Prompt, Sampling, Sequence, Side};
 pub(crate) const TEMPERATURE: f64 = 0.8;
 const BETA: f64 = 0.04;
 const LR: f64 = 1e-2;
-pub(crate) const MAX_GRAD_NORM: f64 = 1.0;
+const MAX_GRAD_NORM: f64 = 1.0;
 
 /// Log-probabilities and gradients in f32 against f64, in units of the largest value.
 pub(crate) const TOL: f32 = 2e-4;
@@ -208,34 +208,45 @@ pub(crate) fn prompt_of(case: &Case) -> Prompt {
     Prompt { id: name.into(), image, question: None }
 }
 
-/// Ten steps of TRL's loss with torch's AdamW; halfway the policy is saved and another goes on.
+/// Ten steps of TRL's loss with torch's AdamW; halfway the policy is saved and another goes on. The
+/// policy that ends, losses, and norms of gradients.
+pub(crate) fn ten_steps(
+    case: &Case,
+    lr: f64,
+    mut policy: ModelPolicy,
+    another: impl Fn() -> ModelPolicy,
+) -> (ModelPolicy, Vec<f32>, Vec<f32>) {
+    let (prompt, answers) = (prompt_of(case), case.answers());
+    let batch: Vec<Sequence> =
+        answers.iter().map(|ids| Sequence { prompt: &prompt, ids }).collect();
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    for step in 0..10 {
+        if step == 5 {
+            let state = policy.save().unwrap();
+            policy = another();
+            policy.load(&state).unwrap();
+            assert!(policy.save().unwrap() == state, "every bit comes back");
+        }
+        let backward = policy.backward(&batch, TEMPERATURE, &mut |logps| {
+            let logps: Vec<Vec<f32>> = logps.iter().map(|l| l.logp.clone()).collect();
+            let (loss, dlogp) = trl(case, &logps);
+            losses.push(loss as f32);
+            Ok(dlogp)
+        });
+        backward.unwrap();
+        let outcome = policy.step(lr, MAX_GRAD_NORM).unwrap();
+        assert!(outcome.applied);
+        norms.push(outcome.grad_norm as f32);
+    }
+    (policy, losses, norms)
+}
+
 #[test]
 fn ten_steps_match_torch_across_a_restart() {
     for name in ["tied", "untied"] {
         let case = Case::open(name);
-        let (prompt, answers) = (prompt_of(&case), case.answers());
-        let batch: Vec<Sequence> =
-            answers.iter().map(|ids| Sequence { prompt: &prompt, ids }).collect();
-        let mut policy = policy_of(&case, gpu());
-        let (mut losses, mut norms) = (Vec::new(), Vec::new());
-        for step in 0..10 {
-            if step == 5 {
-                let state = policy.save().unwrap();
-                policy = policy_of(&case, gpu());
-                policy.load(&state).unwrap();
-                assert_eq!(policy.save().unwrap(), state, "every bit comes back");
-            }
-            let backward = policy.backward(&batch, TEMPERATURE, &mut |logps| {
-                let logps: Vec<Vec<f32>> = logps.iter().map(|l| l.logp.clone()).collect();
-                let (loss, dlogp) = trl(&case, &logps);
-                losses.push(loss as f32);
-                Ok(dlogp)
-            });
-            backward.unwrap();
-            let outcome = policy.step(LR, MAX_GRAD_NORM).unwrap();
-            assert!(outcome.applied);
-            norms.push(outcome.grad_norm as f32);
-        }
+        let start = || policy_of(&case, gpu());
+        let (policy, losses, norms) = ten_steps(&case, LR, start(), start);
         assert_close("loss", &losses, &case.floats("loss"), STEPS_TOL);
         assert_close("norm", &norms, &case.floats("grad_norm"), STEPS_TOL);
         let got = from_peft(policy.adapter().unwrap());

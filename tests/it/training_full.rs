@@ -13,7 +13,7 @@ use globe_tests::{assert_close, golden_root, gpu, random};
 use globe_train::optimiser::{AdamWConfig, StateBits};
 use globe_train::{Policy, Sequence, Side};
 
-use crate::training::{Case, MAX_GRAD_NORM, STEPS_TOL, TEMPERATURE, TOL, prompt_of, trl};
+use crate::training::{Case, STEPS_TOL, TEMPERATURE, TOL, prompt_of, ten_steps, trl};
 
 /// As in tests/golden/training/make.py.
 const FULL_LR: f64 = 1e-4;
@@ -160,25 +160,8 @@ fn check_steps(name: &'static str, vision: bool, compute: &Compute) {
         answers.iter().map(|ids| Sequence { prompt: &prompt, ids }).collect();
     let mut policy = policy_of(&case, compute, vision);
     let before = weights(&mut policy);
-    let (mut losses, mut norms) = (Vec::new(), Vec::new());
-    for step in 0..10 {
-        if step == 5 {
-            let state = policy.save().unwrap();
-            policy = policy_of(&case, compute, vision);
-            policy.load(&state).unwrap();
-            assert!(policy.save().unwrap() == state, "every bit comes back");
-        }
-        let backward = policy.backward(&batch, TEMPERATURE, &mut |logps| {
-            let logps: Vec<Vec<f32>> = logps.iter().map(|l| l.logp.clone()).collect();
-            let (loss, dlogp) = trl(&case, &logps);
-            losses.push(loss as f32);
-            Ok(dlogp)
-        });
-        backward.unwrap();
-        let outcome = policy.step(FULL_LR, MAX_GRAD_NORM).unwrap();
-        assert!(outcome.applied);
-        norms.push(outcome.grad_norm as f32);
-    }
+    let another = || policy_of(&case, compute, vision);
+    let (mut policy, losses, norms) = ten_steps(&case, FULL_LR, policy, another);
     assert_close("loss", &losses, &expected.floats("loss"), STEPS_TOL);
     assert_close("norm", &norms, &expected.floats("grad_norm"), STEPS_TOL);
     let mut change = weights(&mut policy);
@@ -210,28 +193,9 @@ fn ten_steps_on_the_cpu_path_match_torch() {
 #[test]
 fn means_in_8_bits_follow_torch_from_afar() {
     let (case, expected) = (Case::open("untied"), Expected::open("untied"));
-    let (prompt, answers) = (prompt_of(&case), case.answers());
-    let batch: Vec<Sequence> =
-        answers.iter().map(|ids| Sequence { prompt: &prompt, ids }).collect();
     let adamw = AdamWConfig { state_bits: StateBits::Eight, ..AdamWConfig::default() };
-    let mut policy = policy_with(&case, gpu(), true, adamw);
-    let mut losses = Vec::new();
-    for step in 0..10 {
-        if step == 5 {
-            let state = policy.save().unwrap();
-            policy = policy_with(&case, gpu(), true, adamw);
-            policy.load(&state).unwrap();
-            assert!(policy.save().unwrap() == state, "every bit comes back");
-        }
-        let backward = policy.backward(&batch, TEMPERATURE, &mut |logps| {
-            let logps: Vec<Vec<f32>> = logps.iter().map(|l| l.logp.clone()).collect();
-            let (loss, dlogp) = trl(&case, &logps);
-            losses.push(loss as f32);
-            Ok(dlogp)
-        });
-        backward.unwrap();
-        assert!(policy.step(FULL_LR, MAX_GRAD_NORM).unwrap().applied);
-    }
+    let start = || policy_with(&case, gpu(), true, adamw);
+    let (_, losses, _) = ten_steps(&case, FULL_LR, start(), start);
     let exact = expected.floats("loss");
     let change = exact[9] - exact[0];
     let off: Vec<f32> = losses.iter().zip(&exact).map(|(a, b)| (a - b) / change).collect();
