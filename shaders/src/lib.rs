@@ -44,10 +44,16 @@ kernels! {
     Attention => "attention",
     /// Gradients of keys and values of attention.
     AttentionBackwardDkv => "attention_backward_dkv",
+    /// The same for adapters whose loads are dear.
+    AttentionBackwardDkvLanes => "attention_backward_dkv_lanes",
     /// Gradient of the queries of attention.
     AttentionBackwardDq => "attention_backward_dq",
+    /// The same for adapters whose loads are dear.
+    AttentionBackwardDqLanes => "attention_backward_dq_lanes",
     /// What the backward pass of attention needs of each query.
     AttentionBackwardStats => "attention_backward_stats",
+    /// Softmax attention for adapters whose loads are dear.
+    AttentionLanes => "attention_lanes",
     /// Parts of one token's attention put together.
     AttentionMerge => "attention_merge",
     /// One part of one token's attention.
@@ -125,6 +131,7 @@ macro_rules! shared {
 }
 
 shared! {
+    "attention_lanes",
     "attention_tile",
     "erf",
     "fragment_16_32",

@@ -266,7 +266,7 @@ impl Program {
 
     /// Whether it runs only where shaders have subgroups.
     pub fn needs_subgroups(&self) -> bool {
-        matches!(self.kernel, Kernel::PackedLinearLanes | Kernel::PackedLinearBackwardLanes)
+        self.kernel.name().ends_with("_lanes")
             || self.team == Some(Team::Subgroup)
             || self.needs_cooperative()
     }

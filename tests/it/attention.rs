@@ -1,7 +1,7 @@
-use globe_ops::{Device, Tensor, attention, attention_with_lse, tensor_f32};
+use globe_ops::{Device, Tensor, Variant, attention, attention_with_lse, tensor_f32};
 use globe_tests::{
-    LARGE, assert_close, check_op, gpu, indices, oracle, pack_halves, random, random_tensor,
-    round_halves, values,
+    LARGE, assert_close, attention_variants, gpu, indices, oracle, pack_halves, random,
+    random_tensor, round_halves, values,
 };
 
 use crate::SUM_TOL;
@@ -16,25 +16,30 @@ struct Case {
 }
 
 impl Case {
-    fn run(&self, device: &Device) -> (Tensor<3>, Tensor<2>) {
+    fn run(&self, device: &Device, variant: Variant) -> (Tensor<3>, Tensor<2>) {
         let Self { heads, kv_heads, head_dim, keys, prefix, ref ranges } = *self;
         let q = random_tensor([ranges.len(), heads, head_dim], 1, device) * 3.0;
         let k = random_tensor([keys, kv_heads, head_dim], 2, device);
         let v = random_tensor([keys, kv_heads, head_dim], 3, device);
         let ranges = indices(ranges.as_flattened(), [ranges.len(), 2], device);
         let scale = (head_dim as f32).powf(-0.5);
-        attention_with_lse(q, k, v, &ranges, prefix, scale).unwrap()
+        attention_with_lse(q, k, v, &ranges, prefix, scale, variant).unwrap()
     }
 }
 
 fn check(case: &Case) {
     let Case { heads, kv_heads, head_dim, keys, prefix, ref ranges } = *case;
-    let what = format!(
-        "attention {}x{heads}/{kv_heads}x{head_dim} over {keys}, prefix {prefix}",
-        ranges.len()
-    );
-    check_op(&what, SUM_TOL, |device| case.run(device).0);
-    check_op(&format!("lse of {what}"), SUM_TOL, |device| case.run(device).1);
+    let (y, lse) = case.run(&oracle(), Variant::Teams);
+    let (y, lse) = (values(y), values(lse));
+    for variant in attention_variants() {
+        let what = format!(
+            "{variant:?} {}x{heads}/{kv_heads}x{head_dim} over {keys}, prefix {prefix}",
+            ranges.len()
+        );
+        let (got_y, got_lse) = case.run(&gpu().device, variant);
+        assert_close(&format!("attention {what}"), &values(got_y), &y, SUM_TOL);
+        assert_close(&format!("lse of {what}"), &values(got_lse), &lse, SUM_TOL);
+    }
 }
 
 /// Tokens `start..start + n` of a causal sequence.
@@ -123,7 +128,8 @@ fn a_packed_answer_equals_the_answer_alone() {
     let (prefix, answers, device) = (70, [50, 1, 33], &gpu().device);
     let ranges = packed_answers(prefix, &answers);
     let case = Case { heads: 6, kv_heads: 2, head_dim: 64, keys: ranges.len(), prefix, ranges };
-    let (packed, _) = case.run(device);
+    let variant = gpu().variant();
+    let (packed, _) = case.run(device, variant);
     let (heads, head_dim, total) = (case.heads, case.head_dim, case.keys);
     let mut start = prefix;
     for len in answers {
@@ -135,7 +141,7 @@ fn a_packed_answer_equals_the_answer_alone() {
         let v = own(random_tensor([total, case.kv_heads, head_dim], 3, device));
         let ranges = causal(0, prefix + len);
         let ranges = indices(ranges.as_flattened(), [prefix + len, 2], device);
-        let alone = attention(q, k, v, ranges, (head_dim as f32).powf(-0.5)).unwrap();
+        let alone = attention(q, k, v, ranges, (head_dim as f32).powf(-0.5), variant).unwrap();
         let alone = values(alone.slice(prefix..prefix + len));
         let got = values(packed.clone().slice(start..start + len));
         assert_close(&format!("answer at {start}"), &got, &alone, SUM_TOL);
@@ -149,24 +155,30 @@ fn an_empty_range_gives_zeros() {
     check(&Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, prefix: 0, ranges });
     let ranges = vec![[4, 4], [0, 0], [9, 9], [2, 5]];
     check(&Case { heads: 2, kv_heads: 1, head_dim: 16, keys: 9, prefix: 3, ranges });
-    let device = &gpu().device;
-    let q = random_tensor([1, 1, 16], 1, device);
-    let [k, v] = [2, 3].map(|seed| random_tensor([3, 1, 16], seed, device));
-    let ranges = indices(&[2, 2], [1, 2], device);
-    let (y, lse) = attention_with_lse(q, k, v, &ranges, 0, 1.0).unwrap();
-    assert!(values(y).iter().all(|y| *y == 0.0));
-    assert_eq!(values(lse), [0.0]);
+    let alone =
+        Case { heads: 1, kv_heads: 1, head_dim: 16, keys: 3, prefix: 0, ranges: vec![[2, 2]] };
+    for variant in attention_variants() {
+        let (y, lse) = alone.run(&gpu().device, variant);
+        assert!(values(y).iter().all(|y| *y == 0.0));
+        assert_eq!(values(lse), [0.0]);
+    }
 }
 
 #[test]
 fn scores_beyond_the_range_of_exp_do_not_overflow() {
-    check_op("attention with large scores", SUM_TOL, |device| {
+    let run = |device: &Device, variant| {
         let q = random_tensor([5, 2, 32], 1, device) * 200.0;
         let k = random_tensor([70, 1, 32], 2, device) * 10.0;
         let v = random_tensor([70, 1, 32], 3, device);
         let ranges: Vec<[i32; 2]> = vec![[0, 70]; 5];
-        attention(q, k, v, indices(ranges.as_flattened(), [5, 2], device), 1.0).unwrap()
-    });
+        let ranges = indices(ranges.as_flattened(), [5, 2], device);
+        values(attention(q, k, v, ranges, 1.0, variant).unwrap())
+    };
+    let expected = run(&oracle(), Variant::Teams);
+    for variant in attention_variants() {
+        let what = format!("attention {variant:?} with large scores");
+        assert_close(&what, &run(&gpu().device, variant), &expected, SUM_TOL);
+    }
 }
 
 /// With 16-bit keys, what the oracle finds for keys that were rounded so.
@@ -176,20 +188,23 @@ fn keys_of_16_bits_are_read_as_such() {
     let keys = random(shape.iter().product(), 2);
     let ranges: Vec<i32> = causal(13, tokens).concat();
     // Not one buffer bound twice, which WebGPU refuses.
-    let run = |[k, v]: [Tensor<3>; 2], device: &Device| {
+    let run = |[k, v]: [Tensor<3>; 2], device: &Device, variant| {
         let q = random_tensor([tokens, n_heads, shape[2]], 1, device);
         let ranges = indices(&ranges, [tokens, 2], device);
-        values(attention(q, k, v, ranges, 0.3).unwrap())
+        values(attention(q, k, v, ranges, 0.3, variant).unwrap())
     };
     let rounded = || tensor_f32(round_halves(&keys), shape, &oracle());
     let packed = || pack_halves(&keys, shape, &gpu().device);
-    let expected = run([rounded(), rounded()], &oracle());
-    let got = run([packed(), packed()], &gpu().device);
-    assert_close("attention, 16 bits", &got, &expected, SUM_TOL);
+    let expected = run([rounded(), rounded()], &oracle(), Variant::Teams);
+    for variant in attention_variants() {
+        let got = run([packed(), packed()], &gpu().device, variant);
+        assert_close(&format!("attention {variant:?}, 16 bits"), &got, &expected, SUM_TOL);
+    }
     // The CPU path has no such keys, and heads must be whole words.
     for (head_dim, device) in [(20, &oracle()), (18, &gpu().device)] {
         let k: Tensor<3> = random_tensor([4, 2, head_dim / 2], 1, device);
         let q = random_tensor([1, 2, head_dim], 1, device);
-        assert!(attention(q, k.clone(), k, indices(&[0, 1], [1, 2], device), 1.0).is_err());
+        let ranges = indices(&[0, 1], [1, 2], device);
+        assert!(attention(q, k.clone(), k, ranges, 1.0, Variant::Teams).is_err());
     }
 }

@@ -2,9 +2,10 @@
 //! forward oracle, and both against central differences.
 
 use globe_ops::{
-    Device, SavedAttention, Tensor, attention_backward, attention_with_lse, key_ranges, tensor_f32,
+    Device, SavedAttention, Tensor, Variant, attention_backward, attention_with_lse, key_ranges,
+    tensor_f32,
 };
-use globe_tests::{LARGE, assert_close, gpu, indices, oracle, random, values};
+use globe_tests::{LARGE, assert_close, attention_variants, gpu, indices, oracle, random, values};
 
 use crate::attention::{causal, packed_answers, windows};
 
@@ -50,23 +51,28 @@ impl Case {
         [q, random(k_len, 2), random(k_len, 3), random(q_len, 4)]
     }
 
-    fn forward(&self, qkv: [Tensor<3>; 3], device: &Device) -> (Tensor<3>, Tensor<2>) {
+    fn forward(
+        &self,
+        qkv: [Tensor<3>; 3],
+        device: &Device,
+        variant: Variant,
+    ) -> (Tensor<3>, Tensor<2>) {
         let [q, k, v] = qkv;
         let ranges = indices(self.ranges.as_flattened(), [self.ranges.len(), 2], device);
-        attention_with_lse(q, k, v, &ranges, self.prefix, self.scale()).unwrap()
+        attention_with_lse(q, k, v, &ranges, self.prefix, self.scale(), variant).unwrap()
     }
 
     /// dq, dk and dv of the op under test.
-    fn backward(&self, device: &Device) -> [Vec<f32>; 3] {
+    fn backward(&self, device: &Device, variant: Variant) -> [Vec<f32>; 3] {
         let [q, k, v, dy] = self.inputs();
         let [q, dy] = [q, dy].map(|x| tensor_f32(x, self.q_shape(), device));
         let [k, v] = [k, v].map(|x| tensor_f32(x, self.k_shape(), device));
-        let (y, lse) = self.forward([q.clone(), k.clone(), v.clone()], device);
+        let (y, lse) = self.forward([q.clone(), k.clone(), v.clone()], device, variant);
         let readers = key_ranges(&self.ranges, self.prefix, self.keys);
         let readers = indices(readers.as_flattened(), [self.keys, 2], device);
         let ranges = indices(self.ranges.as_flattened(), [self.ranges.len(), 2], device);
         let (prefix, scale) = (self.prefix, self.scale());
-        let saved = SavedAttention { q, k, v, y, lse, ranges, prefix, scale };
+        let saved = SavedAttention { q, k, v, y, lse, ranges, prefix, scale, variant };
         let (dq, dk, dv) = attention_backward(saved, dy, &readers).unwrap();
         assert_eq!([dq.dims(), dk.dims()], [self.q_shape(), self.k_shape()]);
         [dq, dk, dv].map(values)
@@ -79,7 +85,7 @@ impl Case {
         let q = tensor_f32(q, self.q_shape(), &device).require_grad();
         let [k, v] = [k, v].map(|x| tensor_f32(x, self.k_shape(), &device).require_grad());
         let dy = tensor_f32(dy, self.q_shape(), &device);
-        let (y, _) = self.forward([q.clone(), k.clone(), v.clone()], &device);
+        let (y, _) = self.forward([q.clone(), k.clone(), v.clone()], &device, Variant::Teams);
         let grads = (y * dy).sum().backward();
         [q, k, v].map(|x| values(x.grad(&grads).unwrap()))
     }
@@ -87,8 +93,11 @@ impl Case {
 
 fn check(case: &Case) {
     let expected = case.automatic();
-    for (device, what) in [(&oracle(), "oracle"), (&gpu().device, "kernel")] {
-        let got = case.backward(device);
+    let oracle = &oracle();
+    let kernels = attention_variants().map(|variant| (&gpu().device, variant, "kernel"));
+    for (device, variant, what) in [(oracle, Variant::Teams, "oracle")].into_iter().chain(kernels) {
+        let what = format!("{what} {variant:?}");
+        let got = case.backward(device, variant);
         for ((got, expected), of) in got.iter().zip(&expected).zip(["dq", "dk", "dv"]) {
             assert_close(&format!("{of} of {what} {}", case.name()), got, expected, GRADIENT_TOL);
         }
@@ -144,16 +153,21 @@ fn what_sees_nothing_or_is_not_seen_has_no_gradient() {
     let ranges = vec![[0, 9], [4, 4], [30, 12], [0, 0], [3, 5]];
     let case = Case { heads: 4, kv_heads: 2, head_dim: 16, keys: 12, prefix: 0, ranges };
     check(&case);
-    let [dq, dk, dv] = case.backward(&gpu().device);
     let row = case.heads * case.head_dim;
-    assert!(dq[row..4 * row].iter().all(|x| *x == 0.0), "queries with empty ranges");
     let unseen = 9 * case.kv_heads * case.head_dim;
-    assert!(dk[unseen..].iter().chain(&dv[unseen..]).all(|x| *x == 0.0), "keys past all ranges");
+    for variant in attention_variants() {
+        let [dq, dk, dv] = case.backward(&gpu().device, variant);
+        assert!(dq[row..4 * row].iter().all(|x| *x == 0.0), "queries with empty ranges");
+        let past = dk[unseen..].iter().chain(&dv[unseen..]);
+        assert!(past.into_iter().all(|x| *x == 0.0), "keys past all ranges");
+    }
 
     let ranges = vec![[2, 2]; 70];
     let case = Case { heads: 2, kv_heads: 1, head_dim: 32, keys: 3, prefix: 0, ranges };
-    let gradients = case.backward(&gpu().device);
-    assert!(gradients.iter().flatten().all(|x| *x == 0.0), "nobody sees anything");
+    for variant in attention_variants() {
+        let gradients = case.backward(&gpu().device, variant);
+        assert!(gradients.iter().flatten().all(|x| *x == 0.0), "nobody sees anything");
+    }
     // Empty ranges behind a prefix still see the prefix.
     check(&Case { prefix: 2, ..case });
 }
@@ -164,25 +178,27 @@ fn gradients_match_central_differences() {
     let case = Case { heads: 4, kv_heads: 2, head_dim: 8, keys: 6, prefix: 3, ranges };
     let inputs = case.inputs();
     let device = &gpu().device;
-    let loss = |inputs: &[Vec<f32>; 4]| {
-        let [q, k, v, dy] = inputs.clone();
-        let q = tensor_f32(q, case.q_shape(), device);
-        let [k, v] = [k, v].map(|x| tensor_f32(x, case.k_shape(), device));
-        let (y, _) = case.forward([q, k, v], device);
-        values(y).iter().zip(&dy).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
-    };
-    let gradients = case.backward(device);
-    for (which, name) in ["dq", "dk", "dv"].into_iter().enumerate() {
-        let difference = |i: usize| {
-            let moved = |step: f32| {
-                let mut inputs = inputs.clone();
-                inputs[which][i] += step;
-                loss(&inputs)
-            };
-            ((moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP)) as f32
+    for variant in attention_variants() {
+        let loss = |inputs: &[Vec<f32>; 4]| {
+            let [q, k, v, dy] = inputs.clone();
+            let q = tensor_f32(q, case.q_shape(), device);
+            let [k, v] = [k, v].map(|x| tensor_f32(x, case.k_shape(), device));
+            let (y, _) = case.forward([q, k, v], device, variant);
+            values(y).iter().zip(&dy).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
         };
-        let numeric: Vec<f32> = (0..gradients[which].len()).map(difference).collect();
-        assert_close(name, &gradients[which], &numeric, DIFFERENCE_TOL);
+        let gradients = case.backward(device, variant);
+        for (which, name) in ["dq", "dk", "dv"].into_iter().enumerate() {
+            let difference = |i: usize| {
+                let moved = |step: f32| {
+                    let mut inputs = inputs.clone();
+                    inputs[which][i] += step;
+                    loss(&inputs)
+                };
+                ((moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP)) as f32
+            };
+            let numeric: Vec<f32> = (0..gradients[which].len()).map(difference).collect();
+            assert_close(name, &gradients[which], &numeric, DIFFERENCE_TOL);
+        }
     }
 }
 
@@ -190,11 +206,13 @@ fn gradients_match_central_differences() {
 fn equal_inputs_give_equal_bits() {
     let ranges = packed_answers(65, &[40, 30]);
     let case = Case { heads: 14, kv_heads: 2, head_dim: 64, keys: 135, prefix: 65, ranges };
-    let bits = || {
-        let gradients = case.backward(&gpu().device);
-        gradients.map(|x| x.into_iter().map(f32::to_bits).collect::<Vec<_>>())
-    };
-    assert!(bits() == bits());
+    for variant in attention_variants() {
+        let bits = || {
+            let gradients = case.backward(&gpu().device, variant);
+            gradients.map(|x| x.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        };
+        assert!(bits() == bits());
+    }
 }
 
 #[test]
@@ -237,6 +255,7 @@ fn a_wrong_shape_is_named() {
         ranges: ranges.clone(),
         prefix: 0,
         scale: 1.0,
+        variant: Variant::Teams,
         q,
         k,
         v,

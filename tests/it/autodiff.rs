@@ -1,7 +1,7 @@
 //! The default bodies carry gradients: checked against central differences.
 
 use globe_ops::tensor_f32 as tensor;
-use globe_ops::{Tensor, attention, linear, rms_norm, silu_mul};
+use globe_ops::{Tensor, Variant, attention, linear, rms_norm, silu_mul};
 use globe_tests::{indices, oracle, random};
 
 /// Half the width of the difference, and what rounding leaves of the result in f32.
@@ -17,7 +17,8 @@ fn loss(x: Tensor<2>) -> Tensor<1> {
     let y = linear(x.clone(), &weight, &bias).unwrap();
     let heads = |t: Tensor<2>| t.reshape([4, 3, 4]);
     let ranges = indices(&[0, 1, 0, 2, 0, 3, 0, 4], [4, 2], &device);
-    let y = attention(heads(y.clone()), heads(x.clone()), heads(y), ranges, 0.5).unwrap();
+    let y = attention(heads(y.clone()), heads(x.clone()), heads(y), ranges, 0.5, Variant::Teams)
+        .unwrap();
     let y = y.reshape([4, 12]);
     let sum = x + y;
     let norm = rms_norm(sum.clone(), &bias, 1e-6).unwrap();

@@ -1,6 +1,6 @@
 //! A wrong shape is an error that names op, argument and both shapes.
 
-use globe_ops::{attention, linear, rotary};
+use globe_ops::{Variant, attention, linear, rotary};
 use globe_tests::{indices, oracle, random_tensor};
 
 #[test]
@@ -17,12 +17,13 @@ fn heads_that_do_not_fit_are_named() {
     let device = &oracle();
     let wide = random_tensor([1, 1, 129], 1, device);
     let ranges = || indices(&[0, 1], [1, 2], device);
-    let error = attention(wide.clone(), wide.clone(), wide, ranges(), 1.0).unwrap_err();
+    let error =
+        attention(wide.clone(), wide.clone(), wide, ranges(), 1.0, Variant::Teams).unwrap_err();
     assert_eq!(error.to_string(), "attention: head_dim is 129, supported is 1 to 128");
 
     let q = random_tensor([1, 3, 16], 1, device);
     let kv = random_tensor([1, 2, 16], 1, device);
-    let error = attention(q, kv.clone(), kv, ranges(), 1.0).unwrap_err();
+    let error = attention(q, kv.clone(), kv, ranges(), 1.0, Variant::Teams).unwrap_err();
     assert_eq!(
         error.to_string(),
         "attention: n_heads is 3, supported is a multiple of the key heads"

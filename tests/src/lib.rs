@@ -175,6 +175,11 @@ pub fn variants() -> &'static [Variant] {
     gpu().variants()
 }
 
+/// Of these one for each kernel of attention.
+pub fn attention_variants() -> impl Iterator<Item = Variant> {
+    variants().iter().copied().filter(|v| matches!(v, Variant::Lanes | Variant::Teams))
+}
+
 /// A packed matrix of `values: [rows, cols]`, as near to them as the format allows.
 ///
 /// # Panics

@@ -34,7 +34,7 @@ fn prefill(rig: &Rig, visit: Visit) {
     let [k, v] = [0, 1].map(|_| rig.values([TOKENS, n_kv_heads, head_dim]));
     let ranges = causal();
     let key_ranges = key_ranges(&ranges, 0, TOKENS).concat();
-    let device = &rig.compute.device;
+    let (device, variant) = (&rig.compute.device, rig.compute.variant());
     let ranges = tensor_i32(ranges.concat(), [TOKENS, 2], device);
     let key_ranges = tensor_i32(key_ranges, [TOKENS, 2], device);
     let scale = (head_dim as f32).powf(-0.5);
@@ -42,13 +42,13 @@ fn prefill(rig: &Rig, visit: Visit) {
     let forward = 2 * pairs * n_heads * head_dim;
     let name = format!("prompt of {TOKENS}");
     rig.case(visit, ["attention", &name], products(forward), || {
-        attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale)
+        attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale, variant)
     });
 
-    let (y, lse) = attention_with_lse(q.clone(), k.clone(), v.clone(), &ranges, 0, scale)
+    let (y, lse) = attention_with_lse(q.clone(), k.clone(), v.clone(), &ranges, 0, scale, variant)
         .expect("as it was called above");
     let dy = rig.values([TOKENS, n_heads, head_dim]);
-    let saved = SavedAttention { q, k, v, y, lse, ranges, prefix: 0, scale };
+    let saved = SavedAttention { q, k, v, y, lse, ranges, prefix: 0, scale, variant };
     // Scores and their gradients twice, and three sums.
     rig.case(visit, ["attention_backward", &name], products(forward / 2 * 7), || {
         attention_backward(saved.clone(), dy.clone(), &key_ranges)
@@ -56,7 +56,7 @@ fn prefill(rig: &Rig, visit: Visit) {
 }
 
 fn windows(rig: &Rig, visit: Visit) {
-    let [n_heads, head_dim] = VISION_HEADS;
+    let ([n_heads, head_dim], variant) = (VISION_HEADS, rig.compute.variant());
     let [q, k, v] = [0, 1, 2].map(|_| rig.values([PATCHES, n_heads, head_dim]));
     let first = |patch: usize| patch / WINDOW * WINDOW;
     let window = (0..PATCHES).flat_map(|patch| [first(patch), first(patch) + WINDOW]);
@@ -68,7 +68,7 @@ fn windows(rig: &Rig, visit: Visit) {
     {
         let work = products(2 * PATCHES * keys * n_heads * head_dim);
         rig.case(visit, ["attention", name], work, || {
-            attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale)
+            attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale, variant)
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens seen so far, in buffers of fixed size.
 
-use globe_ops::{Device, Int, KvFormat, Tensor, rotary_split, tensor_i32, zeros};
+use globe_ops::{Device, Int, KvFormat, Tensor, Variant, rotary_split, tensor_i32, zeros};
 
 use crate::{Error, Result};
 
@@ -31,6 +31,7 @@ pub(crate) struct Heads {
     pub(crate) n_kv_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) sections: Vec<usize>,
+    pub(crate) variant: Variant,
 }
 
 impl Cache {

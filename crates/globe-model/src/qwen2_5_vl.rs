@@ -11,9 +11,9 @@ mod vision_training;
 
 use globe_format::Source;
 use globe_ops::{
-    BatchState, Compute, Device, Int, KvFormat, SampleOptions, StepAttention, Tensor, advance,
-    attention, attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows, tensor_i32,
-    zeros,
+    BatchState, Compute, Device, Int, KvFormat, SampleOptions, StepAttention, Tensor, Variant,
+    advance, attention, attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows,
+    tensor_i32, zeros,
 };
 
 use crate::cache::{Heads, Place};
@@ -91,7 +91,7 @@ impl Qwen2_5Vl {
         } else {
             Linear::load(w, "lm_head").await?
         };
-        let heads = text_heads(&config.text);
+        let heads = text_heads(&config.text, w.variant());
         // The step kernels read heads four values at a time.
         let can_batch = w.is_packed() && heads.head_dim.is_multiple_of(4);
         let device = compute.device.clone();
@@ -287,12 +287,13 @@ impl Qwen2_5Vl {
 }
 
 /// Heads of the language model.
-fn text_heads(cfg: &TextConfig) -> Heads {
+fn text_heads(cfg: &TextConfig, variant: Variant) -> Heads {
     Heads {
         n_heads: cfg.num_attention_heads,
         n_kv_heads: cfg.n_kv_heads(),
         head_dim: cfg.head_dim(),
         sections: cfg.mrope_section().to_vec(),
+        variant,
     }
 }
 
@@ -301,6 +302,7 @@ struct VisionTower {
     patch_embed: Linear,
     blocks: Vec<VisionBlock>,
     merger: PatchMerger,
+    variant: Variant,
 }
 
 impl VisionTower {
@@ -318,6 +320,7 @@ impl VisionTower {
             patch_embed: Linear::load(w, "visual.patch_embed.proj").await?,
             blocks,
             merger: PatchMerger::load(w, "visual.merger").await?,
+            variant: w.variant(),
         })
     }
 
@@ -363,7 +366,7 @@ impl VisionTower {
         trace: &mut Trace,
     ) -> Result<Tensor<2>> {
         let device = pixel_values.device();
-        let ctx = VisionContext::new(&layout, cfg, &device);
+        let ctx = VisionContext::new(&layout, cfg, &device, self.variant);
         let x = self.patch_embed.forward(pixel_values)?; // [patches, hidden]
         let n_patches = layout.patch_order.len();
         let order = tensor_i32(layout.patch_order, [n_patches], &device);
@@ -394,10 +397,11 @@ struct VisionContext {
     full_ranges: Tensor<2, Int>,   // [patches, 2]
     n_heads: usize,
     head_dim: usize,
+    variant: Variant,
 }
 
 impl VisionContext {
-    fn new(layout: &VisionLayout, cfg: &VisionConfig, device: &Device) -> Self {
+    fn new(layout: &VisionLayout, cfg: &VisionConfig, device: &Device, variant: Variant) -> Self {
         let (head_dim, n_patches) = (cfg.head_dim(), layout.patch_order.len());
         let highest = layout.positions.iter().flatten().max().copied().unwrap_or(0);
         let n_positions = highest as usize + 1;
@@ -417,6 +421,7 @@ impl VisionContext {
             full_ranges: ranges(&layout.full_ranges),
             n_heads: cfg.num_heads,
             head_dim,
+            variant,
         }
     }
 }
@@ -482,7 +487,7 @@ impl VisionAttention {
             &[ctx.head_dim / 4; 2],
         )?; // [patches, heads, head_dim]
         let ranges = if full { &ctx.full_ranges } else { &ctx.window_ranges };
-        let y = attention(q, k, v, ranges.clone(), (ctx.head_dim as f32).powf(-0.5))?;
+        let y = attention(q, k, v, ranges.clone(), (ctx.head_dim as f32).powf(-0.5), ctx.variant)?;
         self.proj.forward_add(y.reshape([patches, hidden]), x)
     }
 }
@@ -629,7 +634,7 @@ impl DecoderLayer {
     ) -> Result<Tensor<2>> {
         let qkv = self.qkv.forward_normed(x.clone(), &self.input_layernorm)?;
         let [q, k, v] = cache.split(qkv, &place, heads)?;
-        let y = attention(q, k, v, ranges, scale(heads))?;
+        let y = attention(q, k, v, ranges, scale(heads), heads.variant)?;
         self.finish(x, y, heads)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
 use globe_format::{Checkpoint, Dtype, Source, dequantize, quantize};
-use globe_ops::{Compute, PackedMatrix, Tensor, WeightFormat, flush, tensor_f32};
+use globe_ops::{Compute, PackedMatrix, Tensor, Variant, WeightFormat, flush, tensor_f32};
 
 use crate::{Error, Result, WeightPlan};
 
@@ -118,6 +118,11 @@ impl<'a, S: Source> Weights<'a, S> {
     /// Whether matrices are packed for the fast kernels.
     pub(crate) fn is_packed(&self) -> bool {
         !self.dense
+    }
+
+    /// Which kernels suit the device.
+    pub(crate) fn variant(&self) -> Variant {
+        self.compute.variant()
     }
 
     /// A vector: a norm or a bias.

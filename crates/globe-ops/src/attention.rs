@@ -7,6 +7,7 @@ use burn::tensor::{DType, FloatDType, Int, IntDType, Tensor};
 use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
+use crate::device::Variant;
 use crate::kv::kv_format;
 use crate::launch::{contiguous, launch, output, words};
 use crate::shapes::{expect, supported};
@@ -16,7 +17,9 @@ pub const MAX_HEAD_DIM: usize = 128;
 /// Scores that the oracle holds at once, 64 MiB of them: a large photo has gigabytes in all.
 pub(crate) const MAX_SCORES: usize = 1 << 24;
 /// Query rows per workgroup of every tiled kernel, and keys per workgroup of the backward pass.
-pub(crate) const TILE: u32 = 64;
+const TILE: u32 = 64;
+/// The same of the kernels with a row per lane.
+const LANES_ROWS: u32 = 32;
 /// Quads of a head that eight invocations sum with one quad each.
 const QUADS_PER_PART: usize = 8;
 
@@ -26,6 +29,20 @@ pub struct AttentionPlan {
     pub(crate) kv: KvFormat,
     pub(crate) prefix: usize,
     pub(crate) scale: f32,
+    pub(crate) variant: Variant,
+}
+
+impl AttentionPlan {
+    /// Of two kernels the one that suits the adapter, with as many quads as the head needs, and the
+    /// rows of its workgroups.
+    pub(crate) fn choose(self, tiled: Kernel, lanes: Kernel, head_dim: usize) -> (Program, u32) {
+        let (kernel, rows) = match self.variant {
+            Variant::Lanes => (lanes, LANES_ROWS),
+            _ => (tiled, TILE),
+        };
+        let parts = (head_dim / 4).div_ceil(QUADS_PER_PART);
+        (Program { parts: Some(parts), ..kernel.into() }, rows)
+    }
 }
 
 /// The op on backend primitives.
@@ -156,19 +173,14 @@ impl AttentionOps for CubeBackend {
         let (group, quads) = (n_heads / n_kv_heads, head_dim / 4);
         let y = output(&q, [tokens, n_heads, head_dim], DType::F32);
         let lse = output(&q, [tokens, n_heads], DType::F32);
-        let AttentionPlan { kv, prefix, scale } = plan;
+        let AttentionPlan { kv, prefix, scale, .. } = plan;
         let params = words![tokens, n_kv_heads, group, quads, keys, prefix, scale];
-        let groups = [((tokens * group) as u32).div_ceil(TILE), n_kv_heads as u32, 1];
-        let program = Program { kv: Some(kv), ..tiled(Kernel::Attention, head_dim) };
+        let (program, rows) = plan.choose(Kernel::Attention, Kernel::AttentionLanes, head_dim);
+        let groups = [((tokens * group) as u32).div_ceil(rows), n_kv_heads as u32, 1];
+        let program = Program { kv: Some(kv), ..program };
         launch(program, &[&q, &k, &v, &ranges, &y, &lse], &params, groups);
         (y, lse)
     }
-}
-
-/// The kernel with as many sums per invocation as the head needs.
-pub(crate) fn tiled(kernel: Kernel, head_dim: usize) -> Program {
-    let parts = (head_dim / 4).div_ceil(QUADS_PER_PART);
-    Program { parts: Some(parts), ..kernel.into() }
 }
 
 /// Errors unless the shapes fit together; see [`attention_with_lse`].
@@ -207,7 +219,8 @@ pub(crate) fn whole_quads(x: Tensor<3>) -> Tensor<3> {
 /// `q: [tokens, n_heads, head_dim]`, `k, v: [keys, n_kv_heads, head_dim]`, `ranges: [tokens, 2]`;
 /// query head `h` reads key head `h / (n_heads / n_kv_heads)`. Returns the shape of `q`; a token
 /// with an empty range gives zeros. `head_dim` is at most [`MAX_HEAD_DIM`]. On an adapter `k` and `v` may be
-/// half as wide, with two f16 in the bits of each number.
+/// half as wide, with two f16 in the bits of each number. `variant` is [`crate::Compute::variant`] of the
+/// device, or another that it can run.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Unsupported`] if sizes do not fit.
@@ -217,8 +230,9 @@ pub fn attention(
     v: Tensor<3>,
     ranges: Tensor<2, Int>,
     scale: f32,
+    variant: Variant,
 ) -> Result<Tensor<3>> {
-    Ok(attention_with_lse(q, k, v, &ranges, 0, scale)?.0)
+    Ok(attention_with_lse(q, k, v, &ranges, 0, scale, variant)?.0)
 }
 
 /// [`attention`] where several answers may stand behind one prompt: token `t` also reads the keys
@@ -237,12 +251,13 @@ pub fn attention_with_lse(
     ranges: &Tensor<2, Int>,
     prefix: usize,
     scale: f32,
+    variant: Variant,
 ) -> Result<(Tensor<3>, Tensor<2>)> {
     let kv = check_shapes("attention", &q, &k, &v, ranges.dims())?;
     let [tokens, n_heads, head_dim] = q.dims();
     let whole = |x: Tensor<3>| if kv == KvFormat::F32 { whole_quads(x) } else { x };
     let [q, k, v] = [whole_quads(q), whole(k), whole(v)].map(Tensor::into_dispatch);
-    let plan = AttentionPlan { kv, prefix, scale };
+    let plan = AttentionPlan { kv, prefix, scale, variant };
     let (y, lse) = Dispatch::attention(q, k, v, ranges.clone().into_dispatch(), plan);
     let y = Tensor::from_dispatch(y);
     let y = match head_dim.is_multiple_of(4) {

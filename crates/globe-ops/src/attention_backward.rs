@@ -7,9 +7,8 @@ use burn::tensor::{DType, FloatDType, Int, Tensor};
 use globe_shaders::{Kernel, KvFormat};
 
 use crate::Result;
-use crate::attention::{
-    AttentionPlan, MAX_SCORES, TILE, check_shapes, key_mask, tiled, whole_quads,
-};
+use crate::attention::{AttentionPlan, MAX_SCORES, check_shapes, key_mask, whole_quads};
+use crate::device::Variant;
 use crate::launch::{contiguous, element_groups, launch, output, words};
 use crate::shapes::{expect, supported};
 
@@ -129,12 +128,16 @@ impl AttentionBackwardOps for CubeBackend {
 
         let AttentionPlan { prefix, scale, .. } = plan;
         let params = words![tokens, n_kv_heads, group, quads, keys, prefix, scale];
-        let tiles = |rows: usize| [(rows as u32).div_ceil(TILE), n_kv_heads as u32, 1];
-        let program = tiled(Kernel::AttentionBackwardDq, head_dim);
-        launch(program, &[&q, &k, &v, &dy, &stats, &dq], &params, tiles(tokens * group));
-        let program = tiled(Kernel::AttentionBackwardDkv, head_dim);
+        let (tiled, lanes) = (Kernel::AttentionBackwardDq, Kernel::AttentionBackwardDqLanes);
+        let (program, owned) = plan.choose(tiled, lanes, head_dim);
+        let groups = [((tokens * group) as u32).div_ceil(owned), n_kv_heads as u32, 1];
+        launch(program, &[&q, &k, &v, &dy, &stats, &dq], &params, groups);
+
+        let (tiled, lanes) = (Kernel::AttentionBackwardDkv, Kernel::AttentionBackwardDkvLanes);
+        let (program, owned) = plan.choose(tiled, lanes, head_dim);
         let tensors = [&q, &k, &v, &dy, &stats, &key_ranges, &dk, &dv];
-        launch(program, &tensors, &params, tiles(keys));
+        let groups = [(keys as u32).div_ceil(owned), n_kv_heads as u32, 1];
+        launch(program, &tensors, &params, groups);
         (dq, dk, dv)
     }
 }
@@ -158,6 +161,8 @@ pub struct SavedAttention {
     pub prefix: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Which kernels attend, as in the forward pass.
+    pub variant: Variant,
 }
 
 /// Gradients of queries, keys and values of [`crate::attention_with_lse`] from `dy`, the gradient
@@ -175,7 +180,7 @@ pub fn attention_backward(
     key_ranges: &Tensor<2, Int>,
 ) -> Result<(Tensor<3>, Tensor<3>, Tensor<3>)> {
     let op = "attention_backward";
-    let SavedAttention { q, k, v, y, lse, ranges, prefix, scale } = saved;
+    let SavedAttention { q, k, v, y, lse, ranges, prefix, scale, variant } = saved;
     let kv = check_shapes(op, &q, &k, &v, ranges.dims())?;
     supported(op, "bits of keys", 16, "32", kv == KvFormat::F32)?;
     let ([tokens, n_heads, head_dim], [keys, n_kv_heads, _]) = (q.dims(), k.dims());
@@ -187,7 +192,7 @@ pub fn attention_backward(
     let [q, k, v, y, dy] = [q, k, v, y, dy].map(|x| whole_quads(x).into_dispatch());
     let (lse, ranges) = (lse.into_dispatch(), ranges.into_dispatch());
     let key_ranges = key_ranges.clone().into_dispatch();
-    let plan = AttentionPlan { kv, prefix, scale };
+    let plan = AttentionPlan { kv, prefix, scale, variant };
     let (dq, dk, dv) = Dispatch::attention_backward(q, k, v, y, lse, dy, ranges, key_ranges, plan);
     let narrow = |x, rows: usize, heads: usize| {
         let x = Tensor::<3>::from_dispatch(x);

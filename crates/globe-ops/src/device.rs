@@ -15,7 +15,7 @@ const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 /// Which kernels multiply by packed matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// A weight row per lane, inputs broadcast within the subgroup: fastest on software adapters.
+    /// A weight row per lane, or a query, and the rest broadcast within the subgroup: fastest on software adapters.
     Lanes,
     /// As [`Variant::Subgroups`], but tiles are products of 16-bit matrices that subgroups hold.
     Cooperative(Fragment),
@@ -150,7 +150,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Which kernels multiply by packed matrices on it.
+    /// Which kernels multiply by packed matrices and attend on it.
     pub fn variant(&self) -> Variant {
         Variant::choose(self)
     }
@@ -278,7 +278,7 @@ impl Compute {
         self.software
     }
 
-    /// Which kernels multiply by packed matrices.
+    /// Which kernels multiply by packed matrices and attend.
     pub fn variant(&self) -> Variant {
         self.variant
     }

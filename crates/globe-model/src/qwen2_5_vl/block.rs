@@ -2,7 +2,7 @@
 //! in common, `x + out(attention(norm(x)))` and then `x + mlp(norm(x))`.
 
 use globe_ops::{
-    Int, SavedAttention, Tensor, attention_backward, attention_with_lse, rotary_split,
+    Int, SavedAttention, Tensor, Variant, attention_backward, attention_with_lse, rotary_split,
     rotary_split_backward, swiglu, swiglu_backward, zeros,
 };
 
@@ -32,6 +32,7 @@ pub(super) struct BlockContext {
     pub(super) n_kv_heads: usize,
     pub(super) head_dim: usize,
     pub(super) sections: Vec<usize>,
+    pub(super) variant: Variant,
 }
 
 impl BlockContext {
@@ -98,6 +99,7 @@ impl Block<'_> {
             &ctx.ranges,
             ctx.prefix,
             ctx.scale(),
+            ctx.variant,
         )?;
         let flat = y.clone().reshape([tokens, ctx.n_heads * ctx.head_dim]);
         let x_mid = self.out.forward_add(flat, x)?;
@@ -142,6 +144,7 @@ impl Block<'_> {
             ranges: ctx.ranges.clone(),
             prefix: ctx.prefix,
             scale: ctx.scale(),
+            variant: ctx.variant,
         };
         let (dq, dk, dv) = attention_backward(attention, dy, &ctx.key_ranges)?;
         let (table, positions) = (&ctx.rotary_table, &ctx.positions);

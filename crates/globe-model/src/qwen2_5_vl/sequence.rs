@@ -182,6 +182,7 @@ impl Qwen2_5Vl {
             n_kv_heads: self.heads.n_kv_heads,
             head_dim,
             sections: self.heads.sections.clone(),
+            variant: self.heads.variant,
         };
         Ok(Sequence {
             tokens,

@@ -93,7 +93,7 @@ impl Qwen2_5Vl {
     }
 
     fn block_contexts(&self, layout: &VisionLayout) -> Contexts {
-        let ctx = VisionContext::new(layout, &self.config.vision, &self.device);
+        let ctx = VisionContext::new(layout, &self.config.vision, &self.device, self.heads.variant);
         let n = layout.patch_order.len();
         let context = |ranges: &Tensor<2, Int>, pairs: &[[i32; 2]]| {
             let keys = key_ranges(pairs, 0, n);
@@ -108,6 +108,7 @@ impl Qwen2_5Vl {
                 n_kv_heads: ctx.n_heads,
                 head_dim: ctx.head_dim,
                 sections: vec![ctx.head_dim / 4; 2],
+                variant: ctx.variant,
             }
         };
         Contexts {
