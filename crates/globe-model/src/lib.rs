@@ -15,6 +15,7 @@ mod packed_specs;
 mod plan;
 mod qwen2_5_vl;
 mod rope;
+mod training_plan;
 mod vision_layout;
 mod weight_parameters;
 mod weights;
@@ -28,10 +29,10 @@ pub use lora::{LoraMatrices, LoraModules, LoraParameters, LoraSet, LoraShape};
 pub use model::{ImageGrid, Model, StoredAs, Summary};
 pub use plan::{MemoryPlan, WeightPlan, Workload};
 pub use qwen2_5_vl::{
-    AnswerGroup, AnswerLogps, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, Trace, TraceStage, TrainingPass,
-    VisionPass,
+    AnswerGroup, AnswerLogps, Qwen2_5Vl, Trace, TraceStage, TrainingPass, VisionPass,
 };
 pub use rope::{MropePositions, mrope_positions};
+pub use training_plan::{AdapterPlan, TrainingPlan, TrainingWorkload};
 pub use vision_layout::VisionLayout;
 pub use weight_parameters::{EachTensor, WeightParameters};
 pub use weights::Precision;

@@ -84,8 +84,13 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Device bytes at the largest moment. Features stay while the next photo is encoded.
     pub fn device_bytes(&self) -> u64 {
+        self.weights + self.work_bytes() + self.pages
+    }
+
+    /// The largest moment besides weights and what pages leave empty.
+    pub fn work_bytes(&self) -> u64 {
         let answering = self.cache + self.prefill.max(self.decode);
-        self.weights + self.features + self.vision.max(answering) + self.pages
+        self.features + self.vision.max(answering)
     }
 
     /// Errors unless it fits into `budget` bytes.

@@ -26,7 +26,8 @@ use crate::{
 };
 
 pub use sequence::AnswerGroup;
-pub use training::{AnswerLogps, KEPT_ACTIVATION_BYTES, TrainingPass};
+pub use training::{AnswerLogps, TrainingPass};
+pub(crate) use training::{KEPT_ACTIVATION_BYTES, head_rows};
 pub use vision_training::VisionPass;
 
 /// Norms of the tower have no field in the configuration.

@@ -6,6 +6,7 @@ use burn::backend::wgpu::{
     CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
 };
 use burn::tensor::{DType, Shape};
+use cubecl::MemoryScope;
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use globe_shaders::Program;
@@ -18,6 +19,31 @@ const WG: u32 = 256;
 thread_local! {
     // Of one thread: a stream belongs to a thread, and others may launch meanwhile.
     static DISPATCHES: Cell<u64> = const { Cell::new(0) };
+    static PEAK: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The most bytes that tensors held while a kernel of this thread was launched, as long as it lives:
+/// for tests and benchmarks, since every launch asks the device.
+#[derive(Debug)]
+pub struct MemoryWatch(());
+
+impl MemoryWatch {
+    /// Watches from now on; an earlier watch of this thread starts anew.
+    pub fn begin() -> Self {
+        PEAK.set(Some(0));
+        Self(())
+    }
+
+    /// The most so far, bytes.
+    pub fn peak(&self) -> u64 {
+        PEAK.get().unwrap_or_default()
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        PEAK.set(None);
+    }
 }
 
 /// Kernels launched by this thread so far: tests and benchmarks count with it.
@@ -86,6 +112,10 @@ pub(crate) fn launch(
         .collect();
     let buffers = tensors.iter().map(|t| t.handle.clone().binding()).collect();
     let [x, y, z] = groups;
+    if let Some(peak) = PEAK.get() {
+        let report = tensors[0].client.memory_report(MemoryScope::Device);
+        PEAK.set(Some(peak.max(report.usage().bytes_in_use)));
+    }
     tensors[0].client.launch(
         Box::new(SourceKernel::new(Source(program.into()), CubeDim::new_1d(WG))),
         CubeCount::Static(x, y, z),

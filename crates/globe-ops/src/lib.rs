@@ -66,7 +66,7 @@ pub use gather_rows::gather_rows;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
 pub use kv::KvFormat;
-pub use launch::dispatch_count;
+pub use launch::{MemoryWatch, dispatch_count};
 pub use linear::linear;
 pub use linear_backward_weight::linear_backward_weight;
 pub use logp_gather::logp_gather;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use globe_model::{AnswerGroup, LoraShape, Model};
-use globe_ops::{AdamStep, Compute, adamw, read_f32, zeros};
+use globe_model::{AnswerGroup, LoraShape, Model, Qwen2_5Vl, TrainingPlan, TrainingWorkload};
+use globe_ops::{AdamStep, Compute, MemoryWatch, adamw, read_f32, zeros};
 use globe_policy::fresh;
 use globe_train::assemble::adapter_config;
 use globe_train::config::LoraSection;
@@ -28,7 +28,10 @@ pub struct TrainReport {
     /// AdamW over the adapter.
     optimiser: Stats,
     backward_to_forward: f64,
-    device_bytes_in_use: u64,
+    /// The most bytes that tensors held, weights included.
+    device_peak_bytes: u64,
+    /// What `globe train --dry-run` would say of such a pass.
+    planned_bytes: u64,
 }
 
 /// One pass over all tokens.
@@ -66,7 +69,10 @@ pub async fn train(
     let (mean, mean_sq) = (means(), means());
     let (mut forward, mut backward, mut optimiser) = (Vec::new(), Vec::new(), Vec::new());
     let mut tokens = 0;
+    let mut device_peak_bytes = 0;
     for i in 0..=args.repeats {
+        // Watching asks the device at every kernel, so only the run that does not count is watched.
+        let watch = (i == 0).then(MemoryWatch::begin);
         let start = Instant::now();
         let pass = model.forward(std::slice::from_ref(&group), 1.0, true).or_usage()?;
         let logps = pass.logps().await.or_usage()?;
@@ -84,6 +90,7 @@ pub async fn train(
         let start = Instant::now();
         step(model, gradients, &mean, &mean_sq)?;
         wait(compute).await?;
+        device_peak_bytes = watch.map_or(device_peak_bytes, |watch| watch.peak());
         if i > 0 {
             forward.push(forward_s);
             backward.push(backward_s);
@@ -93,7 +100,18 @@ pub async fn train(
     let some = read_f32(mean[0].clone()).await?;
     sure(some.iter().all(|x| x.is_finite()), "the gradients are no numbers")?;
     let (forward, backward) = (Stats::new(forward), Stats::new(backward));
-    let text = &model.config().text;
+    let config = model.config();
+    let adapter = Qwen2_5Vl::adapter_plan(config, lora.rank, |_| true);
+    let work = TrainingWorkload {
+        sequences: 1,
+        tokens,
+        targets: answers.iter().map(|a| a.len()).sum(),
+        adapter_width: adapter.width,
+    };
+    let pass = TrainingPlan::new(config, &work).size_bytes();
+    // Values, gradients and the optimiser's two means.
+    let planned_bytes = model.weights().total() + 16 * adapter.values as u64 + pass;
+    let text = &config.text;
     let head = text.vocab_size * text.hidden_size;
     let body: usize = model.lora_modules().iter().map(|(_, [out, inputs])| out * inputs).sum();
     let targets: usize = answers.iter().map(|a| a.len()).sum();
@@ -116,7 +134,8 @@ pub async fn train(
         forward: phase(forward, once),
         backward: phase(backward, 2.0 * once),
         optimiser: Stats::new(optimiser),
-        device_bytes_in_use: compute.memory().in_use,
+        device_peak_bytes,
+        planned_bytes,
     })
 }
 
@@ -164,7 +183,8 @@ impl TrainReport {
         format!(
             "train    {} answers behind one prompt, {} tokens, adapter of {:.2} million parameters\n\
              {}{}\
-             adamw    {:8.1} ms ± {:.1}; backward {:.2} times forward; {:.0} MiB in use on the device\n",
+             adamw    {:8.1} ms ± {:.1}; backward {:.2} times forward\n\
+             memory   {:8.1} MiB at the peak, {:.1} planned ({:+.1} %)\n",
             self.answers,
             self.tokens,
             self.adapter_parameters as f64 / 1e6,
@@ -173,7 +193,13 @@ impl TrainReport {
             self.optimiser.median * 1e3,
             self.optimiser.spread * 1e3,
             self.backward_to_forward,
-            self.device_bytes_in_use as f64 / (1u64 << 20) as f64,
+            mib(self.device_peak_bytes),
+            mib(self.planned_bytes),
+            (self.device_peak_bytes as f64 / self.planned_bytes as f64 - 1.0) * 100.0,
         )
     }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }

@@ -2,7 +2,10 @@
 
 use globe_format::packed::{Class, TensorSpec};
 use globe_format::{BLOCK, Folder};
-use globe_model::{Config as ModelConfig, Error, KEPT_ACTIVATION_BYTES, Qwen2_5Vl, WeightPlan};
+use globe_model::{
+    AdapterPlan, Config as ModelConfig, Error, Qwen2_5Vl, TrainingPlan, TrainingWorkload,
+    VisionConfig, WeightPlan, Workload,
+};
 use globe_ops::ByteMeans;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
@@ -28,13 +31,14 @@ pub struct Plan {
     parameters: usize,
     /// Values that are trained: those of the adapter, or all weights.
     trained: usize,
+    /// Of an adapter: its numbers on the device, those included that fill whole blocks.
+    adapter: AdapterPlan,
     weights: u64,
     /// The copy before training that the loss compares with.
     reference: u64,
-    cache: u64,
-    inputs: u64,
-    layer: u64,
-    logits: u64,
+    /// Sampling: cache, and the prompt or all answers at work.
+    sampling: u64,
+    pass: TrainingPlan,
     /// What the tower keeps in training.
     tower: u64,
 }
@@ -77,7 +81,7 @@ impl Plan {
         model: &ModelConfig,
         folder: &Folder,
     ) -> anyhow::Result<Self> {
-        let (text, rollout) = (&model.text, &config.rollout);
+        let rollout = &config.rollout;
         let merged = model.vision.patch_size * model.vision.spatial_merge_size;
         let photo = config.model.max_pixels as usize / (merged * merged);
         let prompt = photo + QUESTION_TOKENS;
@@ -95,11 +99,18 @@ impl Plan {
             true => pollster::block_on(WeightPlan::of_folder(folder, model, false))?.total(),
             false => 0,
         };
-        let layers = text.num_hidden_layers;
-        let kv = text.n_kv_heads() * text.head_dim();
-        let q = text.num_attention_heads * text.head_dim();
-        let slots = prompt + rollout.group_size * rollout.max_tokens;
-        let cache = if method == Method::Grpo { 8 * (layers * kv * slots) } else { 0 };
+        let vision = &model.vision;
+        let sampled = Workload {
+            patches: photo * vision.merge_area(),
+            prompt,
+            answers: rollout.group_size,
+            max_tokens: rollout.max_tokens,
+            ..Workload::default()
+        };
+        let sampling = match method {
+            Method::Grpo => WeightPlan::default().plan(model, &sampled).work_bytes(),
+            Method::Sft | Method::Reward => 0,
+        };
         // Sequences of a pass, and tokens of the longest.
         let (groups, sequence) = match (method, parts::packing(method, config)) {
             (Method::Grpo, _) => {
@@ -108,22 +119,20 @@ impl Plan {
             (_, Some(packed)) => (1, group.max(packed)),
             (_, None) => (config.training.micro_batch, group),
         };
-        let block = |tokens: usize, hidden: usize, heads: usize, ffn: usize| {
-            // A block holds its activations and, backwards, about as much again in gradients.
-            2 * 4 * tokens * (5 * hidden + 4 * heads + 4 * ffn)
+        let adapter = match is_full {
+            true => AdapterPlan::default(),
+            false => Qwen2_5Vl::adapter_plan(model, config.lora.rank, |m| is_target(config, m)),
         };
-        let layer = block(sequence, text.hidden_size, q + kv, text.intermediate_size);
-        // Half of it is activations, which small models keep.
-        let kept = (KEPT_ACTIVATION_BYTES / (layer / 2).max(1)).min(layers) * (layer / 2);
-        let vision = &model.vision;
+        let work = TrainingWorkload {
+            sequences: groups,
+            tokens: sequence,
+            targets: sequence - prompt,
+            adapter_width: adapter.width,
+        };
         // What shares a sequence may be photos almost throughout.
         let patches = (photo + sequence - group) * vision.merge_area();
-        let (h, ffn) = (vision.hidden_size, vision.intermediate_size);
         let tower = match config.model.train_vision {
-            true => {
-                let kept = (vision.depth + 1) * h + vision.patch_values();
-                4 * patches * groups * kept + block(patches, h, 2 * h, ffn)
-            }
+            true => tower_bytes(vision, patches, groups),
             false => 0,
         };
         Ok(Self {
@@ -131,13 +140,12 @@ impl Plan {
             group,
             parameters,
             trained: trained(config, model, &specs),
+            adapter,
             weights: weights(config, &specs),
             reference,
-            cache: cache as u64,
-            inputs: (groups * (4 * (layers + 1) * sequence * text.hidden_size + kept)) as u64,
-            layer: layer as u64,
-            logits: 2 << 26,
-            tower: tower as u64,
+            sampling,
+            pass: TrainingPlan::new(model, &work),
+            tower,
         })
     }
 
@@ -158,17 +166,20 @@ impl Plan {
     /// Gradients and the two means of the optimiser, and the values of an adapter.
     fn trained_bytes(&self, config: &Config) -> u64 {
         // All weights are counted as weights.
-        let own = if config.model.weights == Weights::Full { 0 } else { 4 };
-        let means = match config.optimiser.state_bits {
-            StateBits::Eight => ByteMeans::size_bytes(self.trained),
-            StateBits::ThirtyTwo => 8 * self.trained as u64,
+        let (own, values) = match config.model.weights {
+            Weights::Full => (0, self.trained),
+            _ => (self.adapter.size_bytes(), self.adapter.values),
         };
-        (own + 4) * self.trained as u64 + means
+        let means = match config.optimiser.state_bits {
+            StateBits::Eight => ByteMeans::size_bytes(values),
+            StateBits::ThirtyTwo => 8 * values as u64,
+        };
+        own + 4 * values as u64 + means
     }
 
     fn peak(&self, config: &Config) -> u64 {
-        let pass = self.inputs + self.layer + self.logits + self.tower;
-        self.weights + self.reference + self.trained_bytes(config) + self.cache.max(pass)
+        let pass = self.pass.size_bytes() + self.tower;
+        self.weights + self.reference + self.trained_bytes(config) + self.sampling.max(pass)
     }
 
     fn describe(&self, method: Method, config: &Config) -> String {
@@ -214,18 +225,19 @@ impl Plan {
              memory   {:7.2} GiB weights\n\
              \x20        {:7.2} GiB {held}\n\
              {copy}\
-             \x20        {:7.2} GiB cache of the answers while they are sampled\n\
-             \x20        {:7.2} GiB training pass ({:.2} inputs of layers, {:.2} one layer, {:.2} logits{tower})\n\
+             \x20        {:7.2} GiB cache and work while answers are sampled\n\
+             \x20        {:7.2} GiB training pass ({:.2} inputs of layers, {:.2} kept, {:.2} one layer, {:.2} head{tower})\n\
              \x20        {:7.2} GiB at the peak{besides}\n",
             training.steps,
             self.prompt,
             gib(self.weights),
             gib(self.trained_bytes(config)),
-            gib(self.cache),
-            gib(self.inputs + self.layer + self.logits + self.tower),
-            gib(self.inputs),
-            gib(self.layer),
-            gib(self.logits),
+            gib(self.sampling),
+            gib(self.pass.size_bytes() + self.tower),
+            gib(self.pass.inputs),
+            gib(self.pass.kept),
+            gib(self.pass.layer),
+            gib(self.pass.head),
             gib(self.peak(config)),
         )
     }
@@ -258,6 +270,20 @@ impl Plan {
     }
 }
 
+/// Bytes that a tower in training keeps of `groups` times so many patches, and one block run backwards.
+fn tower_bytes(vision: &VisionConfig, patches: usize, groups: usize) -> u64 {
+    let (h, ffn) = (vision.hidden_size, vision.intermediate_size);
+    let kept = groups * ((vision.depth + 1) * h + vision.patch_values());
+    // A block holds its activations and, backwards, about as much again in gradients.
+    let block = 2 * (5 * h + 4 * 2 * h + 4 * ffn);
+    (4 * patches * (kept + block)) as u64
+}
+
+/// Whether the configuration wants an adapter beside a module.
+fn is_target(config: &Config, module: &str) -> bool {
+    config.lora.targets.iter().any(|target| module.ends_with(&format!(".{target}")))
+}
+
 /// Values that are trained, those of whole blocks.
 fn trained(config: &Config, model: &ModelConfig, specs: &[TensorSpec]) -> usize {
     if config.model.weights == Weights::Full {
@@ -269,11 +295,8 @@ fn trained(config: &Config, model: &ModelConfig, specs: &[TensorSpec]) -> usize 
         };
         return specs.iter().filter(is_trained).map(size).sum();
     }
-    let is_target = |module: &str| {
-        config.lora.targets.iter().any(|target| module.ends_with(&format!(".{target}")))
-    };
     let modules = Qwen2_5Vl::lora_modules(model).into_iter();
-    let modules = modules.filter(|(module, _)| is_target(module));
+    let modules = modules.filter(|(module, _)| is_target(config, module));
     modules.map(|(_, [n_out, n_in])| config.lora.rank * (n_out + n_in)).sum()
 }
 

@@ -11,7 +11,8 @@ use crate::layers::Linear;
 use crate::lora::{Lora, module_name};
 use crate::weight_parameters::{TensorMut, WeightParameter};
 use crate::{
-    Config, Error, LoraModules, LoraParameters, LoraSet, LoraShape, Result, WeightParameters,
+    AdapterPlan, Config, Error, LoraModules, LoraParameters, LoraSet, LoraShape, Result,
+    WeightParameters,
 };
 
 /// Fused matrices of a layer that can have an adapter.
@@ -171,6 +172,15 @@ impl Qwen2_5Vl {
         let specs = Self::packed_specs(config);
         let sources = adapted(&specs).flat_map(|spec| &spec.sources);
         sources.map(|s| (module_name(&s.name).to_owned(), [s.rows, s.cols])).collect()
+    }
+
+    /// What an adapter of this rank takes that stands beside the modules for which `is_adapted`.
+    pub fn adapter_plan(
+        config: &Config,
+        rank: usize,
+        is_adapted: impl Fn(&str) -> bool,
+    ) -> AdapterPlan {
+        AdapterPlan::new(adapted(&Self::packed_specs(config)), rank, is_adapted)
     }
 
     /// Switches all pairs on or off; without them the model is the one it was before training.

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 const LOGITS_BYTES: usize = 64 << 20;
 /// Bytes of activations that a pass keeps: all of a tiny model's, for which computing them again is a
 /// tenth of a step, and none of a large one's.
-pub const KEPT_ACTIVATION_BYTES: usize = 64 << 20;
+pub(crate) const KEPT_ACTIVATION_BYTES: usize = 64 << 20;
 
 /// Per token of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -137,10 +137,9 @@ impl Qwen2_5Vl {
         Ok(Tensor::cat(vec![prompt, answers], 0))
     }
 
-    /// Targets whose logits are computed at once.
+    /// The targets, as many at a time as [`head_rows`] says.
     fn head_rows(&self, sequence: &Sequence) -> Vec<Range<usize>> {
-        let n = sequence.targets.len();
-        let step = (LOGITS_BYTES / size_of::<f32>() / self.config.text.vocab_size).clamp(1, 256);
+        let (n, step) = (sequence.targets.len(), head_rows(self.config.text.vocab_size));
         (0..n).step_by(step).map(|start| start..n.min(start + step)).collect()
     }
 
@@ -187,6 +186,11 @@ impl Qwen2_5Vl {
         let dx = zeros([sequence.tokens, hidden], device);
         Ok(scatter_add_rows(dx, joined(parts, hidden, device), &pairs)?)
     }
+}
+
+/// Targets whose logits are computed at once.
+pub(crate) fn head_rows(vocab_size: usize) -> usize {
+    (LOGITS_BYTES / size_of::<f32>() / vocab_size.max(1)).clamp(1, 256)
 }
 
 /// Rows of all parts, `width` wide; one part is not copied.
