@@ -16,12 +16,12 @@ use super::{Method, parts};
 use crate::bench::Roof;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
+use crate::inspect::bytes;
 
 /// Tokens of the question besides those of the photo.
 const QUESTION_TOKENS: usize = 256;
 /// Measurements of each roof.
 const REPEATS: usize = 3;
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// Sizes of a step.
 pub struct Plan {
@@ -36,7 +36,7 @@ pub struct Plan {
     weights: u64,
     /// The copy before training that the loss compares with.
     reference: u64,
-    /// Sampling: cache, and the prompt or all answers at work.
+    /// The tower at work or, in sampling, cache and the prompt or all answers at work.
     sampling: u64,
     pass: TrainingPlan,
     /// What the tower keeps in training.
@@ -100,17 +100,18 @@ impl Plan {
             false => 0,
         };
         let vision = &model.vision;
-        let sampled = Workload {
-            patches: photo * vision.merge_area(),
-            prompt,
-            answers: rollout.group_size,
-            max_tokens: rollout.max_tokens,
-            ..Workload::default()
+        let patches = photo * vision.merge_area();
+        let sampled = match method {
+            Method::Grpo => Workload {
+                patches,
+                prompt,
+                answers: rollout.group_size,
+                max_tokens: rollout.max_tokens,
+                ..Workload::default()
+            },
+            Method::Sft | Method::Reward => Workload { patches, ..Workload::default() },
         };
-        let sampling = match method {
-            Method::Grpo => WeightPlan::default().plan(model, &sampled).work_bytes(),
-            Method::Sft | Method::Reward => 0,
-        };
+        let sampling = WeightPlan::default().plan(model, &sampled).work_bytes();
         // Sequences of a pass, and tokens of the longest.
         let (groups, sequence) = match (method, parts::packing(method, config)) {
             (Method::Grpo, _) => {
@@ -191,7 +192,7 @@ impl Plan {
             ),
             Method::Sft | Method::Reward => format!("{} rows", rollout.prompts),
         };
-        let gib = |bytes: u64| bytes as f64 / GIB;
+        let size = |n: u64| format!("{:>12}", bytes(n));
         let millions = self.trained as f64 / 1e6;
         let (trained, held) = match (config.model.weights, config.model.train_vision) {
             (Weights::Full, false) => (
@@ -211,34 +212,37 @@ impl Plan {
         };
         let copy = match self.reference {
             0 => String::new(),
-            bytes => {
-                format!("         {:7.2} GiB copy before training, for loss.beta\n", gib(bytes))
-            }
+            bytes => format!("         {} copy before training, for loss.beta\n", size(bytes)),
         };
-        let (tower, besides) = match self.tower {
-            0 => (String::new(), ", besides the vision tower's own"),
-            bytes => (format!(", {:.2} tower", gib(bytes)), ""),
+        let tower = match self.tower {
+            0 => String::new(),
+            n => format!(", tower {}", bytes(n)),
         };
+        let pass = &self.pass;
         format!(
             "trained  {trained}\n\
              steps    {}, each {per_step}; prompts of about {} tokens\n\
-             memory   {:7.2} GiB weights\n\
-             \x20        {:7.2} GiB {held}\n\
+             memory   {} weights\n\
+             \x20        {} {held}\n\
              {copy}\
-             \x20        {:7.2} GiB cache and work while answers are sampled\n\
-             \x20        {:7.2} GiB training pass ({:.2} inputs of layers, {:.2} kept, {:.2} one layer, {:.2} head{tower})\n\
-             \x20        {:7.2} GiB at the peak{besides}\n",
+             \x20        {} {}\n\
+             \x20        {} training pass: inputs of layers {}, kept {}, one layer {}, head {}{tower}\n\
+             \x20        {} at the peak\n",
             training.steps,
             self.prompt,
-            gib(self.weights),
-            gib(self.trained_bytes(config)),
-            gib(self.sampling),
-            gib(self.pass.size_bytes() + self.tower),
-            gib(self.pass.inputs),
-            gib(self.pass.kept),
-            gib(self.pass.layer),
-            gib(self.pass.head),
-            gib(self.peak(config)),
+            size(self.weights),
+            size(self.trained_bytes(config)),
+            size(self.sampling),
+            match method {
+                Method::Grpo => "cache and work while answers are sampled",
+                Method::Sft | Method::Reward => "the vision tower at work",
+            },
+            size(pass.size_bytes() + self.tower),
+            bytes(pass.inputs),
+            bytes(pass.kept),
+            bytes(pass.layer),
+            bytes(pass.head),
+            size(self.peak(config)),
         )
     }
 
