@@ -5,7 +5,7 @@ mod plan;
 mod signals;
 
 use std::fs;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -52,7 +52,9 @@ pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
     let signals = Signals::install()?;
     let mut parts = parts::load(args.method, &config, args.quiet)?;
     let mut watch = watchers(&config);
-    watch = match config.watch.terminal && stderr().is_terminal() && !args.quiet {
+    // The view is drawn on standard output; lines go to standard error.
+    let has_terminal = stdout().is_terminal() && stderr().is_terminal();
+    watch = match config.watch.terminal && has_terminal && !args.quiet {
         true => {
             let ui = TerminalUi::start(signals.stop().clone())?;
             signals.set_terminal(true);

@@ -38,6 +38,7 @@ mod shapes;
 mod silu_mul;
 mod swiglu;
 mod train_cli;
+mod train_live;
 mod train_packing;
 mod train_signals;
 mod training;

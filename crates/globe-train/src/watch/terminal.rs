@@ -120,24 +120,27 @@ impl Dashboard {
         if let Some(eta) = eta {
             first.push_str(&format!("   left {}", clock(eta)));
         }
-        let mut numbers = Vec::new();
-        for (name, label) in [
-            ("time/step_s", "s/step"),
-            ("time/rollout_tokens_per_s", "tokens/s"),
+        let numbers = |names: &[(&str, &str)]| {
+            let found = names.iter().filter_map(|(name, label)| Some((label, value(name)?)));
+            found.map(|(label, v)| format!("   {label} {}", short(v))).collect::<String>()
+        };
+        first += &numbers(&[("time/step_s", "s/step"), ("time/rollout_tokens_per_s", "tokens/s")]);
+        if let Some(bytes) = value("memory/device_bytes") {
+            let mib = bytes / f64::from(1 << 20);
+            first += &match mib {
+                1024.0.. => format!("   memory {:.2} GiB", mib / 1024.0),
+                _ => format!("   memory {mib:.1} MiB"),
+            };
+        }
+        let second = numbers(&[
             ("learning_rate", "lr"),
             ("grad_norm", "norm"),
             ("frac_reward_zero_std", "equal groups"),
             ("completions/clipped_ratio", "cut off"),
             ("skipped_steps", "skipped"),
             ("data/bad_images", "bad photos"),
-        ] {
-            numbers.extend(value(name).map(|v| format!("{label} {}", short(v))));
-        }
-        numbers.extend(
-            value("memory/device_bytes")
-                .map(|b| format!("memory {:.2} GiB", b / f64::from(1 << 30))),
-        );
-        vec![Line::styled(first, Modifier::BOLD), Line::raw(numbers.join("   "))]
+        ]);
+        vec![Line::styled(first, Modifier::BOLD), Line::raw(second.trim_start().to_owned())]
     }
 
     fn draw_charts(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -235,7 +238,9 @@ fn bounds(points: impl Iterator<Item = (f64, f64)>) -> Option<([f64; 2], [f64; 2
         *y = [y[0].min(py), y[1].max(py)];
     }
     all.map(|(x, y)| {
-        let margin = ((y[1] - y[0]) * 0.05).max(1e-6);
+        // A flat curve lies in the middle of an axis whose ends can be told apart.
+        let flat = if y[1] > y[0] { 0.0 } else { (y[1].abs() * 0.05).max(1e-3) };
+        let margin = ((y[1] - y[0]) * 0.05).max(flat);
         ([x[0], x[1].max(x[0] + 1.0)], [y[0] - margin, y[1] + margin])
     })
 }
