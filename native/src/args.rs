@@ -99,9 +99,13 @@ pub struct CompareArgs {
     after_help = "\
 Examples:
   globe bench --shape 0.5b --device software
-  globe bench --model MODEL_DIR --batch 1,4,16 --json"
+  globe bench --model MODEL_DIR --batch 1,4,16 --json
+  globe bench train --shape 0.5b --prompt 128 --tokens 16 --batch 4"
 )]
 pub struct BenchArgs {
+    /// Besides answers, what else to measure
+    #[arg(value_enum)]
+    pub what: Option<BenchWhat>,
     /// Model folder [default: random weights]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -123,9 +127,6 @@ pub struct BenchArgs {
     /// Side of the image in pixels; 0 leaves the tower out
     #[arg(long, value_name = "PIXELS", default_value_t = 224)]
     pub image: usize,
-    /// Measure a training step as well: an adapter of rank 16, as many answers as the largest --batch
-    #[arg(long)]
-    pub train: bool,
     /// Measurements of each kind, of which the median counts
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub repeats: usize,
@@ -137,6 +138,13 @@ pub struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `globe bench` measures besides answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchWhat {
+    /// A training step: an adapter of rank 16, as many answers as the largest --batch
+    Train,
 }
 
 /// Train an adapter or all weights of a model: by reward (grpo), by example (sft), or to judge (reward)

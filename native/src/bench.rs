@@ -15,7 +15,7 @@ use serde::Serialize;
 pub use self::roof::Roof;
 pub use self::shape::Shape;
 use self::stats::Stats;
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchWhat};
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::input::open_folder;
@@ -144,9 +144,9 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         phases.end("decode", &compute);
     }
     let (now, memory) = (compute.memory(), phases.finish());
-    let train = match args.train {
-        true => Some(train::train(&mut model, &compute, &roof, args).await?),
-        false => None,
+    let train = match args.what {
+        Some(BenchWhat::Train) => Some(train::train(&mut model, &compute, &roof, args).await?),
+        None => None,
     };
     Ok(Report {
         globe: env!("CARGO_PKG_VERSION"),

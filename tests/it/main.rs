@@ -9,6 +9,7 @@ mod attention_backward;
 mod attention_step;
 mod autodiff;
 mod bad_input;
+mod bench;
 mod cli;
 mod column_sums;
 mod convert;

@@ -26,12 +26,20 @@ pub struct TrainReport {
     /// Gradients, each layer computed again.
     backward: Phase,
     /// AdamW over the adapter.
-    optimiser: Stats,
+    optimiser: Optimiser,
     backward_to_forward: f64,
     /// The most bytes that tensors held, weights included.
     device_peak_bytes: u64,
     /// What `globe train --dry-run` would say of such a pass.
     planned_bytes: u64,
+}
+
+/// All parameters moved by their gradients.
+#[derive(Serialize)]
+struct Optimiser {
+    seconds: Stats,
+    gigabytes_per_second: f64,
+    share_of_copy_bandwidth: f64,
 }
 
 /// One pass over all tokens.
@@ -126,6 +134,9 @@ pub async fn train(
             seconds,
         }
     };
+    // A parameter and its two means read and written, its gradient read.
+    let optimiser = Stats::new(optimiser);
+    let gigabytes_per_second = (7 * 4 * adapter.values) as f64 / optimiser.median / 1e9;
     Ok(TrainReport {
         answers: n_answers,
         tokens,
@@ -133,7 +144,11 @@ pub async fn train(
         backward_to_forward: backward.median / forward.median,
         forward: phase(forward, once),
         backward: phase(backward, 2.0 * once),
-        optimiser: Stats::new(optimiser),
+        optimiser: Optimiser {
+            gigabytes_per_second,
+            share_of_copy_bandwidth: gigabytes_per_second / roof.copy_gigabytes_per_second,
+            seconds: optimiser,
+        },
         device_peak_bytes,
         planned_bytes,
     })
@@ -183,15 +198,18 @@ impl TrainReport {
         format!(
             "train    {} answers behind one prompt, {} tokens, adapter of {:.2} million parameters\n\
              {}{}\
-             adamw    {:8.1} ms ± {:.1}; backward {:.2} times forward\n\
-             memory   {:8.1} MiB at the peak, {:.1} planned ({:+.1} %)\n",
+             adamw    {:8.2} GB/s ({:.2} ms ± {:.2}, {:.0} % of the copy roof)\n\
+             backward {:8.2} times forward\n\
+             training {:8.1} MiB at the peak, {:.1} planned ({:+.1} %)\n",
             self.answers,
             self.tokens,
             self.adapter_parameters as f64 / 1e6,
             line("forward ", &self.forward),
             line("backward", &self.backward),
-            self.optimiser.median * 1e3,
-            self.optimiser.spread * 1e3,
+            self.optimiser.gigabytes_per_second,
+            self.optimiser.seconds.median * 1e3,
+            self.optimiser.seconds.spread * 1e3,
+            self.optimiser.share_of_copy_bandwidth * 100.0,
             self.backward_to_forward,
             mib(self.device_peak_bytes),
             mib(self.planned_bytes),

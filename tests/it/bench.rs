@@ -1,0 +1,57 @@
+//! `globe bench`: what it says is complete and fits together; how fast anything is stays untested.
+
+use serde_json::Value;
+
+use crate::cli::globe;
+
+/// Every number of the report is finite, none is missing.
+fn check_numbers(report: &Value, path: &str) {
+    match report {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| check_numbers(value, &format!("{path}.{name}")));
+        }
+        Value::Array(items) => items.iter().for_each(|item| check_numbers(item, path)),
+        Value::Number(n) => assert!(n.as_f64().unwrap() >= 0.0, "{path}: {n}"),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_training_step_is_measured_beside_answers() {
+    let line = "bench train --model tied --prompt 60 --tokens 12 --batch 1,3 --image 28 --repeats 2 \
+                --json";
+    let report: Value = serde_json::from_str(&globe(line).expect(0).stdout).unwrap();
+    check_numbers(&report, "report");
+    let batches: Vec<_> =
+        report["decode"].as_array().unwrap().iter().map(|d| d["batch"].as_u64()).collect();
+    assert_eq!(batches, [Some(1), Some(3)]);
+    for decode in report["decode"].as_array().unwrap() {
+        assert_eq!(decode["submits_per_step"], 1);
+        assert!(decode["dispatches_per_step"].as_u64().unwrap() <= 2 * 8 + 10);
+        assert!(decode["tokens_per_second"].as_f64().unwrap() > 0.0);
+    }
+    let train = &report["train"];
+    assert_eq!([&train["answers"], &train["tokens"]], [3, 60 + 3 * 11]);
+    for phase in ["forward", "backward"] {
+        assert!(train[phase]["share_of_arithmetic"].as_f64().unwrap() > 0.0, "{train}");
+    }
+    assert!(train["optimiser"]["share_of_copy_bandwidth"].as_f64().unwrap() > 0.0, "{train}");
+    let [peak, planned] =
+        ["device_peak_bytes", "planned_bytes"].map(|name| train[name].as_f64().unwrap());
+    assert!((peak / planned - 1.0).abs() <= 0.05, "{peak} bytes of {planned} planned");
+}
+
+#[test]
+fn people_read_the_same_in_lines() {
+    let run =
+        globe("bench train --model tied --prompt 40 --tokens 8 --batch 2 --image 0 --repeats 1");
+    let text = run.expect(0).stdout;
+    for line in
+        ["roof ", "prefill ", "decode ", "train ", "forward ", "backward ", "adamw ", "memory "]
+    {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+    assert!(!text.lines().any(|l| l.starts_with("image ")), "the tower was left out: {text}");
+    globe("bench trains").expect(2);
+    globe("bench train --model images").expect(2);
+}
