@@ -18,7 +18,7 @@ use crate::memory::MemoryArgs;
 
 /// Find out where a photo may have been taken, on this machine and without a network.
 #[derive(Debug, Parser)]
-#[command(name = "globe", version, arg_required_else_help = true)]
+#[command(name = "globe", version = env!("GLOBE_VERSION"), arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   globe locate photo.jpg --model MODEL_DIR

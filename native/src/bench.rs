@@ -149,7 +149,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         None => None,
     };
     Ok(Report {
-        globe: env!("CARGO_PKG_VERSION"),
+        globe: env!("GLOBE_VERSION"),
         adapter: compute.name.clone(),
         kernels: compute.variant().name().to_owned(),
         model: name,

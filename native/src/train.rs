@@ -42,6 +42,9 @@ pub enum Method {
     Reward,
 }
 
+/// What checkpoints say they were written by.
+const COMMIT: &str = concat!("globe ", env!("GLOBE_VERSION"));
+
 /// Trains, or says what training would take.
 pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
     let config = Config::open(&args.config).or_usage()?;
@@ -68,8 +71,8 @@ pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
         Method::Grpo => {
             let data = stream(&config, Part::Train).or_usage()?;
             let rewards = parts.rewards(&config, &data)?;
-            let mut trainer = Trainer::new(config.clone(), parts.policy, data, rewards)
-                .with_commit(format!("globe {}", env!("CARGO_PKG_VERSION")));
+            let mut trainer =
+                Trainer::new(config.clone(), parts.policy, data, rewards).with_commit(COMMIT);
             if let Some(loaded) = &checkpoint {
                 trainer.resume(loaded, args.allow_changes).or_usage()?;
             }
@@ -102,7 +105,7 @@ fn supervised(
         true => Some(stream(config, Part::Eval).or_usage()?),
         false => None,
     };
-    let mut run = Supervised::new(config.clone(), task, policy, train, eval);
+    let mut run = Supervised::new(config.clone(), task, policy, train, eval).with_commit(COMMIT);
     if let Some(loaded) = checkpoint {
         run.resume(loaded, args.allow_changes).or_usage()?;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use globe_tests::golden_root;
 
-use crate::cli::{Run, command, run};
+use crate::cli::{Run, command, globe, run};
 
 /// Longest wait for a checkpoint; a step takes a second or two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -76,6 +76,9 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     let checkpoint = killed.path().join("run/checkpoints/step-00000002");
     kill_at(&checkpoint, train("grpo", &path, &[]));
     assert!(!killed.path().join("run/adapter").exists(), "it was killed before its end");
+    let version = globe("--version").expect(0).stdout;
+    let state = fs::read_to_string(checkpoint.join("state.json")).unwrap();
+    assert!(state.contains(version.trim()), "it says what wrote it: {state}");
 
     let refused = run(train("grpo", &path, &[])).expect(2);
     assert!(refused.stderr.contains("--resume"), "{}", refused.stderr);

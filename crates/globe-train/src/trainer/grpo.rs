@@ -55,7 +55,7 @@ impl<P: Policy> Trainer<P> {
         Self { config, policy, stream, rewards, store, state, buffer: None, host_copy: None }
     }
 
-    /// Notes the commit of the program in every checkpoint.
+    /// Notes version and commit of the program in every checkpoint.
     pub fn with_commit(mut self, commit: impl Into<String>) -> Self {
         self.state.commit = Some(commit.into());
         self
@@ -67,22 +67,11 @@ impl<P: Policy> Trainer<P> {
     /// [`Error::ResumeChanged`] with every difference that matters, [`Error::ResumeOther`] for a
     /// checkpoint of another base model, and errors of reading it.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::open(loaded)?;
-        let differences = saved.config.differences(&self.config);
-        let changed: Vec<String> =
-            differences.iter().filter(|d| !d.harmless).map(ToString::to_string).collect();
-        if !changed.is_empty() && !allow_changes {
-            return Err(Error::ResumeChanged { differences: changed });
-        }
         let identity = self.policy.identity();
-        if saved.state.identity != identity {
-            let (saved, got) = (saved.state.identity, identity);
-            return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
-        }
+        let saved = saved::open_for(loaded, &self.config, identity, allow_changes)?;
         self.policy.load_from(&saved.policy())?;
         self.stream.seek(saved.state.cursor);
-        let commit = self.state.commit.take().or(saved.state.commit);
-        self.state = RunState { commit, ..saved.state };
+        self.state = self.state.going_on_from(saved.state);
         self.buffer = saved.buffer;
         Ok(())
     }

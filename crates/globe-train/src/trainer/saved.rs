@@ -40,10 +40,17 @@ pub struct RunState {
     pub guard: Guard,
     /// The policy's identity.
     pub identity: String,
-    /// Commit of the program, as told by the caller.
+    /// Version and commit of the program, as told by the caller.
     pub commit: Option<String>,
     /// Best evaluation so far and evaluations since, for training with known answers.
     pub best: Option<(f64, u64)>,
+}
+
+impl RunState {
+    /// Where `saved` stood, gone on with by this program.
+    pub(super) fn going_on_from(&self, saved: Self) -> Self {
+        Self { commit: self.commit.clone().or(saved.commit), ..saved }
+    }
 }
 
 /// Where a run stood after some earlier step, in host memory: what is saved when the device is lost.
@@ -210,6 +217,28 @@ impl StateSink for TensorFiles<'_, '_> {
         check_size(&name, &shape, values.len())?;
         self.to.append_f32(values)
     }
+}
+
+/// [`open`] for a run with this configuration over a policy of this identity. `allow_changes` accepts
+/// a configuration that learns otherwise.
+pub(super) fn open_for(
+    loaded: &Loaded,
+    config: &Config,
+    identity: String,
+    allow_changes: bool,
+) -> Result<Saved> {
+    let saved = open(loaded)?;
+    let differences = saved.config.differences(config);
+    let changed: Vec<String> =
+        differences.iter().filter(|d| !d.harmless).map(ToString::to_string).collect();
+    if !changed.is_empty() && !allow_changes {
+        return Err(Error::ResumeChanged { differences: changed });
+    }
+    if saved.state.identity != identity {
+        let (saved, got) = (saved.state.identity, identity);
+        return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
+    }
+    Ok(saved)
 }
 
 /// Reads what [`write`] wrote. Earlier versions put tensors in the order of their names, which is as

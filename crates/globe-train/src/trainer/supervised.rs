@@ -73,30 +73,22 @@ impl<P: Policy> Supervised<P> {
         Self { config, task, policy, train, eval, store, state, host_copy: None }
     }
 
+    /// Notes version and commit of the program in every checkpoint.
+    pub fn with_commit(mut self, commit: impl Into<String>) -> Self {
+        self.state.commit = Some(commit.into());
+        self
+    }
+
     /// Goes on from a checkpoint, see [`super::Trainer::resume`].
     ///
     /// # Errors
     /// As there.
     pub fn resume(&mut self, loaded: &Loaded, allow_changes: bool) -> Result<()> {
-        let saved = saved::open(loaded)?;
-        let changed: Vec<String> = saved
-            .config
-            .differences(&self.config)
-            .iter()
-            .filter(|d| !d.harmless)
-            .map(ToString::to_string)
-            .collect();
-        if !changed.is_empty() && !allow_changes {
-            return Err(Error::ResumeChanged { differences: changed });
-        }
         let identity = self.policy.identity();
-        if saved.state.identity != identity {
-            let (saved, got) = (saved.state.identity, identity);
-            return Err(Error::ResumeOther { path: loaded.path.clone(), saved, got });
-        }
+        let saved = saved::open_for(loaded, &self.config, identity, allow_changes)?;
         self.policy.load_from(&saved.policy())?;
         self.train.seek(saved.state.cursor);
-        self.state = saved.state;
+        self.state = self.state.going_on_from(saved.state);
         Ok(())
     }
 
