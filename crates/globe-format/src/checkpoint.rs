@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    convert::append_f32,
+    convert::{append_f32, check_finite},
     dtype::Dtype,
     error::{Error, Result},
     header::{Header, StoredTensor, read_header},
@@ -225,13 +225,7 @@ impl<S: Source> Checkpoint<S> {
 
     /// Some elements of `name`, for tensors too large for one host copy.
     pub async fn read_f32_range(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name)?;
-        let (Range { start, end }, n_elements) = (elements, tensor.info.n_elements());
-        if start > end || end > n_elements {
-            let file = tensor.info.file.clone();
-            return Err(Error::ElementRange { file, tensor: name.into(), start, end, n_elements });
-        }
-        self.convert(tensor, start..end).await
+        self.convert(self.tensor_with(name, &elements)?, elements).await
     }
 
     /// The stored bytes of `name`, whatever its type: borrowed from a memory map, else owned.
@@ -260,6 +254,41 @@ impl<S: Source> Checkpoint<S> {
         }
         let range = bytes.start + range.start..bytes.start + range.end;
         source::read(&self.files[*file_idx], &info.file, range).await
+    }
+
+    /// Some elements of `name` as they are stored, every value finite.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32_range`].
+    pub async fn read_finite_range(
+        &self,
+        name: &str,
+        elements: Range<usize>,
+    ) -> Result<Cow<'_, [u8]>> {
+        let info = &self.tensor_with(name, &elements)?.info;
+        let (file, tensor, dtype) = (info.file.clone(), info.label(), info.dtype);
+        if !dtype.converts_to_f32() {
+            return Err(Error::NotConvertible { file, tensor, dtype });
+        }
+        let size = dtype.size_bytes() as u64;
+        let range = elements.start as u64 * size..elements.end as u64 * size;
+        let bytes = self.read_bytes_range(name, range).await?;
+        check_finite(dtype, &bytes).map_err(|bad| {
+            let at = elements.start + bad.at;
+            Error::NotFinite { file, tensor, at, value: bad.value }
+        })?;
+        Ok(bytes)
+    }
+
+    /// A tensor that has these elements.
+    fn tensor_with(&self, name: &str, elements: &Range<usize>) -> Result<&Tensor> {
+        let tensor = self.tensor(name)?;
+        let (&Range { start, end }, n_elements) = (elements, tensor.info.n_elements());
+        if start > end || end > n_elements {
+            let file = tensor.info.file.clone();
+            return Err(Error::ElementRange { file, tensor: name.into(), start, end, n_elements });
+        }
+        Ok(tensor)
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor> {

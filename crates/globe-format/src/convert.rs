@@ -24,6 +24,23 @@ pub(crate) fn append_f32(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> Resu
     }
 }
 
+/// Checks `bytes`, elements of a `dtype` that converts, without converting them.
+pub(crate) fn check_finite(dtype: Dtype, bytes: &[u8]) -> Result<(), NotFinite> {
+    let half = |exponent| all_finite(bytes, |b| u16::from_le_bytes(b) & exponent != exponent);
+    let is_finite = match dtype {
+        Dtype::Bf16 => half(0x7f80),
+        Dtype::F16 => half(0x7c00),
+        _ => all_finite(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000),
+    };
+    // Converting finds the first that is not.
+    if is_finite { Ok(()) } else { append_f32(dtype, bytes, &mut Vec::new()) }
+}
+
+fn all_finite<const N: usize>(bytes: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
+    let block = |block: &[[u8; N]]| block.iter().fold(true, |all, &b| all & is_finite(b));
+    bytes.as_chunks::<N>().0.chunks(BLOCK).all(block)
+}
+
 fn append<const N: usize>(
     bytes: &[u8],
     out: &mut Vec<f32>,

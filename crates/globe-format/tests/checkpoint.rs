@@ -178,6 +178,10 @@ fn reading_errors_name_tensor_and_file() {
     );
     let error = block_on(w.read_f32_range("x.weight", 40..50)).unwrap_err();
     assert!(matches!(error, Error::NotFinite { at: 42, .. }));
+    let error = block_on(w.read_finite_range("x.weight", 40..50)).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { at: 42, .. }));
+    let error = block_on(w.read_finite_range("ids", 0..1)).unwrap_err();
+    assert!(matches!(error, Error::NotConvertible { dtype: Dtype::I64, .. }));
     let error = block_on(w.read_f32("ids")).unwrap_err();
     assert!(matches!(error, Error::NotConvertible { dtype: Dtype::I64, .. }));
     let error = block_on(w.read_f32("x.weigth")).unwrap_err();
@@ -185,6 +189,22 @@ fn reading_errors_name_tensor_and_file() {
     for range in [50..101, std::ops::Range { start: 3, end: 2 }] {
         let error = block_on(w.read_f32_range("x.weight", range)).unwrap_err();
         assert!(matches!(error, Error::ElementRange { n_elements: 100, .. }));
+    }
+    let error = block_on(w.read_finite_range("x.weight", 0..101)).unwrap_err();
+    assert!(matches!(error, Error::ElementRange { n_elements: 100, .. }));
+}
+
+#[test]
+fn finite_elements_are_given_as_they_are_stored() {
+    let values: Vec<f32> = (0..5000).map(|i| i as f32 - 2500.0).collect();
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let plain = tensor("plain", Dtype::F32, &[5000], bytes.clone());
+    let w = single(&[f16("half", &values), bf16("brain", &values), plain]);
+    assert_eq!(block_on(w.read_finite_range("plain", 7..4999)).unwrap()[..], bytes[28..19_996]);
+    for name in ["half", "brain"] {
+        let stored = block_on(w.read_bytes(name)).unwrap();
+        assert_eq!(block_on(w.read_finite_range(name, 10..20)).unwrap()[..], stored[20..40]);
+        assert_eq!(block_on(w.read_finite_range(name, 0..5000)).unwrap(), stored);
     }
 }
 

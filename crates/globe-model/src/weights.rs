@@ -1,9 +1,10 @@
 //! The one path from stored weights to tensors on the device.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
-use globe_format::{Checkpoint, Dtype, Source, dequantize, quantize};
+use globe_format::{Checkpoint, Dtype, Source, dequantize};
 use globe_ops::{Compute, PackedMatrix, Tensor, Variant, WeightFormat, flush, tensor_f32};
 
 use crate::{Error, Result, WeightPlan};
@@ -191,6 +192,7 @@ impl<'a, S: Source> Weights<'a, S> {
             false => stored_format(checkpoint, spec),
         };
         let row_bytes = PackedMatrix::row_bytes(format, spec.cols);
+        let is_copy = stored_as(checkpoint, spec, format);
         let part_rows = self.part_rows(row_bytes);
         let chunk_rows = (CHUNK_VALUES / spec.cols).max(1);
         let mut matrix = PackedMatrix::new(format, spec.cols, self.compute);
@@ -200,8 +202,12 @@ impl<'a, S: Source> Weights<'a, S> {
             let mut words = Vec::with_capacity((end - first) * row_bytes);
             while first < end {
                 let rows = chunk_rows.min(end - first);
-                let values = read_rows(checkpoint, spec, first, rows).await?;
-                pack(&values, rows, spec.cols, format, &mut words);
+                if is_copy {
+                    copy_rows(checkpoint, spec, first..first + rows, row_bytes, &mut words).await?;
+                } else {
+                    let values = read_rows(checkpoint, spec, first, rows).await?;
+                    pack(&values, spec.cols, row_bytes, &mut words);
+                }
                 first += rows;
             }
             matrix.push_part(words.len() / row_bytes, words, Vec::new(), self.compute)?;
@@ -252,15 +258,48 @@ pub(crate) fn part_rows(limit_bytes: u64, row_bytes: usize) -> usize {
 
 /// The narrowest format that holds every source exactly.
 fn stored_format<S: Source>(checkpoint: &Checkpoint<S>, spec: &TensorSpec) -> WeightFormat {
+    let halves = [WeightFormat::Bf16, WeightFormat::F16].into_iter();
+    let mut suited = halves.filter(|format| stored_as(checkpoint, spec, *format));
+    suited.next().unwrap_or(WeightFormat::F32)
+}
+
+/// Whether every source has the type of the format, so that its rows only need to be copied.
+fn stored_as<S: Source>(
+    checkpoint: &Checkpoint<S>,
+    spec: &TensorSpec,
+    format: WeightFormat,
+) -> bool {
+    let wanted = match format {
+        WeightFormat::Bf16 => Dtype::Bf16,
+        WeightFormat::F16 => Dtype::F16,
+        WeightFormat::F32 => Dtype::F32,
+        WeightFormat::Q4 | WeightFormat::Q8 => return false,
+    };
     let dtype = |name: &str| checkpoint.info(name).map(|info| info.dtype);
-    let all = |wanted| spec.sources.iter().all(|s| dtype(&s.name) == Some(wanted));
-    if all(Dtype::Bf16) {
-        WeightFormat::Bf16
-    } else if all(Dtype::F16) {
-        WeightFormat::F16
-    } else {
-        WeightFormat::F32
+    spec.sources.iter().all(|source| dtype(&source.name) == Some(wanted))
+}
+
+/// Appends rows of a tensor as they are stored, each filled up with zeros to `row_bytes`.
+async fn copy_rows<S: Source>(
+    checkpoint: &Checkpoint<S>,
+    spec: &TensorSpec,
+    rows: Range<usize>,
+    row_bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let start = out.len();
+    out.resize(start + rows.len() * row_bytes, 0);
+    for run in &runs(spec, rows.start, rows.len()) {
+        let source = &spec.sources[run.source];
+        let range = run.first * source.cols..(run.first + run.n) * source.cols;
+        let bytes = checkpoint.read_finite_range(&source.name, range).await?;
+        let stored = bytes.len() / run.n;
+        for (i, row) in bytes.chunks_exact(stored).enumerate() {
+            let at = start + (run.at + i * run.step) * row_bytes;
+            out[at..at + stored].copy_from_slice(row);
+        }
     }
+    Ok(())
 }
 
 /// Bytes of a tensor on an adapter.
@@ -365,26 +404,13 @@ fn runs(spec: &TensorSpec, first: usize, rows: usize) -> Vec<Run> {
     runs
 }
 
-/// Appends rows as little-endian words.
-fn pack(values: &[f32], rows: usize, cols: usize, format: WeightFormat, out: &mut Vec<u8>) {
-    let width = cols.next_multiple_of(globe_ops::BLOCK);
-    let stored = match format {
-        WeightFormat::F16 => globe_format::WeightFormat::F16,
-        WeightFormat::Bf16 => {
-            for row in values.chunks_exact(cols) {
-                for x in row {
-                    // Sources are bf16: the low half is zero.
-                    out.extend_from_slice(&((x.to_bits() >> 16) as u16).to_le_bytes());
-                }
-                out.resize(out.len() + 2 * (width - cols), 0);
-            }
-            return;
-        }
-        _ => globe_format::WeightFormat::F32,
-    };
-    let packed = quantize(stored, values, rows, cols);
-    let packed = packed.expect("values read from a checkpoint are finite and fit their own format");
-    out.extend(packed.words.iter().flat_map(|word| word.to_le_bytes()));
+/// Appends rows as f32 blocks, for sources of several types and for weights that are trained.
+fn pack(values: &[f32], cols: usize, row_bytes: usize, out: &mut Vec<u8>) {
+    for row in values.chunks_exact(cols) {
+        let end = out.len() + row_bytes;
+        out.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+        out.resize(end, 0);
+    }
 }
 
 #[cfg(test)]
