@@ -76,6 +76,8 @@ pub struct CompareArgs {
     /// Most pixels of an image after resizing [default: the limit of the model]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_pixels: Option<usize>,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     /// What computes
     #[arg(long, default_value = "auto", value_parser = device_parser())]
     pub device: DeviceChoice,
@@ -269,12 +271,8 @@ pub struct LocateArgs {
     /// How precisely places are shown
     #[arg(long, default_value = "city", value_parser = precision_parser())]
     pub precision: Precision,
-    /// File with the text that follows the image [default: the built-in prompt]
-    #[arg(long, value_name = "FILE")]
-    pub prompt: Option<PathBuf>,
-    /// File with the system message [default: that of the built-in prompt]
-    #[arg(long, value_name = "FILE")]
-    pub system: Option<PathBuf>,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     /// No progress and no model text, only errors
     #[arg(long, short)]
     pub quiet: bool,
@@ -288,15 +286,8 @@ impl LocateArgs {
     pub fn options(&self) -> Result<LocateOptions, Fail> {
         let sampling = self.sampling.sampling();
         sampling.check().or_usage()?;
-        let mut prompt = Prompt::reason();
-        if let Some(path) = &self.prompt {
-            prompt.user = read_text(path).or_usage()?;
-        }
-        if let Some(path) = &self.system {
-            prompt.system = Some(read_text(path).or_usage()?);
-        }
         Ok(LocateOptions {
-            prompt,
+            prompt: self.prompt.read()?,
             sampling,
             samples: self.samples,
             batch: self.batch,
@@ -306,6 +297,31 @@ impl LocateArgs {
             max_pixels: self.max_pixels,
             precision: self.precision,
         })
+    }
+}
+
+/// What is asked about a photo.
+#[derive(Debug, Args)]
+pub struct PromptArgs {
+    /// File with the text that follows the image [default: the built-in prompt]
+    #[arg(long, value_name = "FILE")]
+    pub prompt: Option<PathBuf>,
+    /// File with the system message [default: that of the built-in prompt]
+    #[arg(long, value_name = "FILE")]
+    pub system: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    /// The built-in prompt with what the files replace of it.
+    pub fn read(&self) -> Result<Prompt, Fail> {
+        let mut prompt = Prompt::reason();
+        if let Some(path) = &self.prompt {
+            prompt.user = read_text(path).or_usage()?;
+        }
+        if let Some(path) = &self.system {
+            prompt.system = Some(read_text(path).or_usage()?);
+        }
+        Ok(prompt)
     }
 }
 

@@ -6,7 +6,6 @@ use anyhow::{Context, anyhow};
 use globe_engine::{Cancel, CompareOptions, Comparison, Demand, LoadOptions, compare};
 use globe_model::Precision;
 use globe_ops::{KvFormat, open_device};
-use globe_text::Prompt;
 use serde::Serialize;
 
 use crate::args::CompareArgs;
@@ -72,13 +71,15 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 async fn measure(args: &CompareArgs, images: &[PathBuf]) -> Result<Report, Fail> {
     let compute = open_device(args.device).await.or_usage()?;
     let (max_tokens, max_pixels) = (args.tokens, args.max_pixels);
-    let options = CompareOptions { prompt: Prompt::reason(), max_tokens, max_pixels };
+    let wording = args.prompt.read()?;
+    let options = CompareOptions { prompt: wording.clone(), max_tokens, max_pixels };
     let budget = args.memory.on(&compute)?.bytes;
     let load = async |folder: &Path, reference, taken: u64, kv| {
         let precision = if reference { Precision::Reference } else { Precision::Stored };
         let photo = largest_photo(images);
         let budget = budget.map(|bytes| bytes.saturating_sub(taken));
-        let demand = Demand { photo, max_pixels, max_tokens, kv, ..Demand::default() };
+        let prompt = wording.clone();
+        let demand = Demand { prompt, photo, max_pixels, max_tokens, kv, ..Demand::default() };
         let options = LoadOptions { precision, budget, demand };
         load_onto(&open_folder(Some(folder))?, compute.clone(), &options, args.json).await
     };

@@ -12,6 +12,7 @@ mod bad_input;
 mod bench;
 mod cli;
 mod column_sums;
+mod compare;
 mod convert;
 mod export;
 mod gather_rows;

@@ -82,7 +82,13 @@ async fn answer(
     let mut session = engine.prefill(prepared, features.clone(), max_tokens)?;
     let sampling = Sampling::greedy();
     let generation = Generation { sampling, seed: 0, sample: 0, max_tokens, ignore_stop: true };
-    Ok(engine.generate(&mut session, &generation, cancel, &mut |_| {}).await?.ids)
+    let mut ids = engine.generate(&mut session, &generation, cancel, &mut |_| {}).await?.ids;
+    // Read back, an image token would ask for an image: it is only predicted.
+    let image = engine.model().config().image_token_id;
+    if let Some(end) = ids.iter().position(|id| *id == image) {
+        ids.truncate(end + 1);
+    }
+    Ok(ids)
 }
 
 /// What a model says at every token of `answer`.
