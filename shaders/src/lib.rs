@@ -58,6 +58,8 @@ kernels! {
     AttentionMerge => "attention_merge",
     /// One part of one token's attention.
     AttentionSplit => "attention_split",
+    /// The same for adapters whose loads are dear.
+    AttentionSplitLanes => "attention_split_lanes",
     /// Bytes moved, for measuring.
     BenchCopy => "bench_copy",
     /// Numbers multiplied, for measuring.

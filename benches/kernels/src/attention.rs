@@ -82,7 +82,8 @@ fn step(rig: &Rig, visit: Visit) {
         let place = |row: usize| [TOKENS, TOKENS + row * TAIL, TAIL, 0];
         let places = rig.indices([rows, 4], (0..rows).flat_map(place));
         let scale = (head_dim as f32).powf(-0.5);
-        let plan = StepAttention { scale, window: None, max_keys: TOKENS + TAIL };
+        let variant = rig.compute.variant();
+        let plan = StepAttention { scale, window: None, max_keys: TOKENS + TAIL, variant };
         let name = format!("{rows} rows, {TOKENS} shared keys and {TAIL} each");
         let work = bytes(2 * slots * n_kv_heads * head_dim);
         rig.case(visit, ["attention_step", &name], work, || {

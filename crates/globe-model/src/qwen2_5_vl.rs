@@ -653,7 +653,7 @@ impl DecoderLayer {
         let place = Place { layer, positions: &state.positions, slots: &state.slots };
         let [q, k, v] = cache.split_in_place(qkv, &place, heads)?;
         let (window, max_keys) = (cfg.window_of(layer), cache.capacity());
-        let plan = StepAttention { scale: scale(heads), window, max_keys };
+        let plan = StepAttention { scale: scale(heads), window, max_keys, variant: heads.variant };
         let y = attention_step(q, k, v, &state.places, plan)?;
         self.finish(x, y, heads)
     }

@@ -40,9 +40,13 @@ impl AttentionPlan {
             Variant::Lanes => (lanes, LANES_ROWS),
             _ => (tiled, TILE),
         };
-        let parts = (head_dim / 4).div_ceil(QUADS_PER_PART);
-        (Program { parts: Some(parts), ..kernel.into() }, rows)
+        (Program { parts: Some(quads_per_lane(head_dim)), ..kernel.into() }, rows)
     }
+}
+
+/// What `#import parts` stands for: quads of a head that one of eight invocations holds.
+pub(crate) fn quads_per_lane(head_dim: usize) -> usize {
+    (head_dim / 4).div_ceil(QUADS_PER_PART)
 }
 
 /// The op on backend primitives.

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Int, IntDType, Tensor};
 use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
-use crate::attention::{AttentionOps, MAX_HEAD_DIM, attend};
+use crate::attention::{AttentionOps, MAX_HEAD_DIM, attend, quads_per_lane};
+use crate::device::Variant;
 use crate::kv::kv_format;
 use crate::launch::{contiguous, launch, output, words};
 use crate::shapes::{expect, supported};
@@ -16,6 +17,19 @@ use crate::shapes::{expect, supported};
 const KEYS: usize = 64;
 /// Query heads per workgroup.
 const HEADS: usize = 8;
+/// Lanes of the kernel with queries in lanes.
+const LANES: usize = 8;
+/// Queries per lane where rows share what they load.
+const AT_ONCE: usize = 4;
+
+/// Keys that a launch of `attention_split_lanes.wgsl` takes.
+#[derive(Clone, Copy)]
+enum Part {
+    All = 0,
+    /// Chunks that lie within the prefix as a whole.
+    Shared = 1,
+    Rest = 2,
+}
 
 /// What the op needs besides tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +40,8 @@ pub struct StepAttention {
     pub window: Option<usize>,
     /// Most keys that a row can have, prefix included.
     pub max_keys: usize,
+    /// [`crate::Compute::variant`] of the device, or another that it can run.
+    pub variant: Variant,
 }
 
 /// The op on backend primitives.
@@ -97,15 +113,48 @@ impl AttentionStepOps for CubeBackend {
         let [rows, n_heads, head_dim] = q.shape().dims();
         let [_, n_kv_heads, _] = k.shape().dims();
         let (group, quads) = (n_heads / n_kv_heads, head_dim / 4);
-        let (chunks, teams) = (plan.max_keys.div_ceil(KEYS), group.div_ceil(HEADS));
+        let chunks = plan.max_keys.div_ceil(KEYS);
         let sums = output(&q, [rows, n_heads, chunks, head_dim], DType::F32);
         let stats = output(&q, [rows, n_heads, chunks, 2], DType::F32);
         let y = output(&q, [rows, n_heads, head_dim], DType::F32);
         let window = plan.window.unwrap_or(0);
-        let params = words![n_kv_heads, group, quads, chunks, window, teams, plan.scale];
-        let groups = [chunks as u32, (n_kv_heads * teams) as u32, rows as u32];
-        let split = Program { kv: Some(kv), ..Kernel::AttentionSplit.into() };
-        launch(split, &[&q, &k, &v, &places, &sums, &stats], &params, groups);
+        let tensors = [&q, &k, &v, &places, &sums, &stats];
+        if plan.variant == Variant::Lanes {
+            let lanes = |part: Part, at_once: usize| {
+                let teams = group.div_ceil(LANES * at_once);
+                let params = words![
+                    rows,
+                    n_kv_heads,
+                    group,
+                    quads,
+                    chunks,
+                    window,
+                    teams,
+                    part as u32,
+                    plan.scale
+                ];
+                let queries = match part {
+                    Part::Shared => (rows * group).div_ceil(LANES * at_once),
+                    Part::All | Part::Rest => rows * teams,
+                };
+                let (parts, kv) = (Some(quads_per_lane(head_dim)), Some(kv));
+                let kernel = Kernel::AttentionSplitLanes.into();
+                let program = Program { parts, rows: Some(at_once), kv, ..kernel };
+                launch(program, &tensors, &params, [chunks, n_kv_heads, queries].map(|n| n as u32));
+            };
+            if rows == 1 {
+                lanes(Part::All, 1);
+            } else {
+                lanes(Part::Shared, AT_ONCE);
+                lanes(Part::Rest, 1);
+            }
+        } else {
+            let teams = group.div_ceil(HEADS);
+            let params = words![n_kv_heads, group, quads, chunks, window, teams, plan.scale];
+            let groups = [chunks, n_kv_heads * teams, rows].map(|n| n as u32);
+            let split = Program { kv: Some(kv), ..Kernel::AttentionSplit.into() };
+            launch(split, &tensors, &params, groups);
+        }
         let params = words![n_heads, quads, chunks];
         let groups = [n_heads as u32, rows as u32, 1];
         launch(Kernel::AttentionMerge, &[&sums, &stats, &places, &y], &params, groups);
