@@ -8,8 +8,8 @@ mod train;
 use std::time::Instant;
 
 use anyhow::Context;
-use globe_model::{Batch, Config, ImageGrid, Model, WeightPlan, Workload};
-use globe_ops::{Compute, SampleOptions, open_device, read_f32};
+use globe_model::{Batch, Cache, Config, ImageGrid, Model, WeightPlan, Workload};
+use globe_ops::{Compute, SampleOptions, Tensor, open_device, read_f32};
 use serde::Serialize;
 
 pub use self::roof::Roof;
@@ -21,6 +21,9 @@ use crate::exit::{Exit, Fail, OrUsage};
 use crate::input::open_folder;
 use crate::memory::{PhaseMemory, Phases};
 use crate::progress::Progress;
+
+/// Replays whose host cost is compared with that of wgpu alone.
+const HOST_COSTS: usize = 12;
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -76,6 +79,10 @@ struct DecodeReport {
     dispatches_per_step: usize,
     submits_per_step: usize,
     host_microseconds_per_step: f64,
+    /// Of a replay that begins while the device is idle; none where answers are shorter than 5 tokens.
+    host_microseconds_replay: Option<f64>,
+    /// The same launches through wgpu alone, measured in turn with the replays.
+    host_microseconds_raw_loop: Option<f64>,
     /// Once per batch: the host's part of running a step and recording it.
     record_milliseconds: f64,
 }
@@ -140,7 +147,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     phases.end("prefill", &compute);
     let mut decode = Vec::new();
     for batch in &args.batch {
-        decode.push(answers(&model, *batch, &roof, args).await?);
+        decode.push(answers(&model, *batch, &roof, &compute, args).await?);
         phases.end("decode", &compute);
     }
     let (now, memory) = (compute.memory(), phases.finish());
@@ -244,6 +251,7 @@ async fn answers(
     model: &Model,
     rows: usize,
     roof: &Roof,
+    compute: &Compute,
     args: &BenchArgs,
 ) -> Result<DecodeReport, Fail> {
     let mut cache = model.cache(args.prompt, args.tokens, rows);
@@ -279,8 +287,41 @@ async fn answers(
             records.push(recorded);
         }
     }
+    let [replay, raw] = host_cost(model, &cache, &logits, &samples, compute).await?;
     let stats = [times, host, records].map(Stats::new);
-    Ok(decode_report(model, rows, roof, args, stats, dispatches))
+    let report = decode_report(model, rows, roof, args, stats, dispatches);
+    let micros = |times: Vec<f64>| (!times.is_empty()).then(|| Stats::new(times).median * 1e6);
+    let (host_microseconds_replay, host_microseconds_raw_loop) = (micros(replay), micros(raw));
+    Ok(DecodeReport { host_microseconds_replay, host_microseconds_raw_loop, ..report })
+}
+
+/// Host seconds of replays and of the same launches through wgpu alone, one after the other, each
+/// begun while the device is idle.
+async fn host_cost(
+    model: &Model,
+    cache: &Cache,
+    logits: &Tensor<2>,
+    samples: &[u32],
+    compute: &Compute,
+) -> Result<[Vec<f64>; 2], Fail> {
+    let options = SampleOptions::default();
+    let mut batch = Batch::start(cache, logits, samples, None, options, &[]).or_usage()?;
+    batch.step(model, cache).or_usage()?; // records
+    let raw_loop = batch.raw_loop(model, cache, compute).or_usage()?;
+    let mut seconds = [Vec::new(), Vec::new()];
+    let room = (cache.capacity() - cache.len()).saturating_sub(3) / 2;
+    for _ in 0..room.min(HOST_COSTS) {
+        wait(compute).await?;
+        let call = Instant::now();
+        batch.step(model, cache).or_usage()?;
+        seconds[0].push(call.elapsed().as_secs_f64());
+        wait(compute).await?;
+        let call = Instant::now();
+        raw_loop.run();
+        seconds[1].push(call.elapsed().as_secs_f64());
+    }
+    wait(compute).await?;
+    Ok(seconds)
 }
 
 fn decode_report(
@@ -308,6 +349,8 @@ fn decode_report(
         dispatches_per_step: dispatches,
         submits_per_step: dispatches.div_ceil(globe_ops::TASKS_MAX),
         host_microseconds_per_step: host.median * 1e6,
+        host_microseconds_replay: None,
+        host_microseconds_raw_loop: None,
         record_milliseconds: record.median * 1e3,
         seconds,
     }
@@ -348,7 +391,7 @@ fn text(report: &Report) -> String {
     for decode in &report.decode {
         text += &format!(
             "decode   {:8.2} tokens/s, {} at once ({:.2} ms a step ± {:.2}, {:.2} GB/s, {:.0} % of the copy roof, \
-             {} dispatches, {} submit, host {:.0} us, recorded in {:.0} ms)\n",
+             {} dispatches, {} submit, host {:.0} us{}, recorded in {:.0} ms)\n",
             decode.tokens_per_second,
             decode.batch,
             decode.milliseconds_per_step,
@@ -358,6 +401,7 @@ fn text(report: &Report) -> String {
             decode.dispatches_per_step,
             decode.submits_per_step,
             decode.host_microseconds_per_step,
+            beside_raw_loop(decode).unwrap_or_default(),
             decode.record_milliseconds,
         );
     }
@@ -386,6 +430,12 @@ fn text(report: &Report) -> String {
         );
     }
     text
+}
+
+/// A replay on an idle device beside the same launches through wgpu alone.
+fn beside_raw_loop(decode: &DecodeReport) -> Option<String> {
+    let (replay, raw) = (decode.host_microseconds_replay?, decode.host_microseconds_raw_loop?);
+    Some(format!(" (while idle {replay:.0}, {:.2} times wgpu alone)", replay / raw))
 }
 
 /// Fails if a measurement cannot be right.

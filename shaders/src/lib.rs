@@ -94,6 +94,8 @@ kernels! {
     PackedLinearFew => "packed_linear_few",
     /// Product with a packed matrix, a weight row per lane.
     PackedLinearLanes => "packed_linear_lanes",
+    /// The same for 16 rows at once.
+    PackedLinearManyLanes => "packed_linear_many_lanes",
     /// Product with a packed matrix, tiled.
     PackedLinearTile => "packed_linear_tile",
     /// Root-mean-square norm.

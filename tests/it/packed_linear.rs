@@ -62,6 +62,7 @@ fn matches_the_oracle_at_awkward_sizes() {
             (2, 896, 70),
             (4, 172, 64),
             (5, 64, 31),
+            (13, 96, 130),
             (16, 320, 65),
             (17, 320, 65),
             (65, 96, 63),
@@ -74,7 +75,7 @@ fn matches_the_oracle_at_awkward_sizes() {
 
 #[test]
 fn what_stands_around_the_product_matches_the_oracle() {
-    for rows in [1, 3, 8, 21] {
+    for rows in [1, 3, 8, 21, 30] {
         for bits in 0..16u32 {
             let has = |bit: u32| bits >> bit & 1 == 1;
             let (bias, norm, residual, swiglu) = (has(0), has(1), has(2), has(3));

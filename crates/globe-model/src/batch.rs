@@ -1,8 +1,8 @@
 //! Several answers to one prompt at once, stepping from token to token on the device.
 
 use globe_ops::{
-    BatchStart, BatchState, MAX_STOP_TOKENS, SampleOptions, StepGraph, Tensor, advance,
-    gather_rows, read_i32_now, sample, tensor_i32,
+    BatchStart, BatchState, Compute, MAX_STOP_TOKENS, RawLoop, SampleOptions, StepGraph, Tensor,
+    advance, gather_rows, read_i32_now, sample, tensor_i32,
 };
 
 use crate::{Cache, Error, Model, Result};
@@ -93,6 +93,16 @@ impl Batch {
         }
         self.drawn += 1;
         Ok(())
+    }
+
+    /// Draws one more token per row, and gives what was launched for it to wgpu alone: see [`RawLoop`].
+    /// Each run of it draws another token.
+    ///
+    /// # Errors
+    /// As [`Batch::step`].
+    pub fn raw_loop(&mut self, model: &Model, cache: &Cache, compute: &Compute) -> Result<RawLoop> {
+        self.drawn += 1;
+        RawLoop::of(compute, || model.step_batch(&self.state, cache, &self.options, &self.stop))
     }
 
     /// Kernels that one step dispatches, once one was recorded.

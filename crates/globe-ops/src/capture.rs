@@ -1,10 +1,21 @@
 //! A sequence of launches recorded once and replayed.
 
+use std::cell::Cell;
+
 use burn::backend::wgpu::CubeBackend;
 use burn::tensor::{Int, Tensor};
 use cubecl::client::{Client, Graph};
 
 use crate::{Error, Result};
+
+thread_local! {
+    static RECORDINGS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Steps recorded by this thread so far: tests count with it.
+pub fn recording_count() -> u64 {
+    RECORDINGS.get()
+}
 
 /// Launches that run again on the same buffers, prebuilt: a replay looks nothing up, writes
 /// nothing and allocates nothing.
@@ -25,6 +36,7 @@ impl StepGraph {
         anchor: &Tensor<1, Int>,
         step: impl Fn() -> std::result::Result<(), E>,
     ) -> std::result::Result<Self, E> {
+        RECORDINGS.set(RECORDINGS.get() + 1);
         let client = client_of(anchor)?;
         client.graph_prepare().map_err(|e| failed(&e))?;
         let warm = step();

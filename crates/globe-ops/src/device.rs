@@ -245,7 +245,7 @@ pub struct Compute {
     pub(crate) no_scales: Tensor<1, Int>,
     /// Whether it computes on the host.
     software: bool,
-    wgpu: Option<wgpu::Device>,
+    wgpu: Option<(wgpu::Device, wgpu::Queue)>,
 }
 
 impl Compute {
@@ -298,10 +298,16 @@ impl Compute {
         Self { max_binding_bytes, ..self }
     }
 
+    /// What wgpu calls device and queue, for measuring without what stands above them.
+    pub(crate) fn raw(&self) -> Result<(wgpu::Device, wgpu::Queue)> {
+        let reason = "only an adapter has a queue; choose another --device";
+        self.wgpu.clone().ok_or_else(|| Error::Device { reason: reason.into() })
+    }
+
     /// Gives the adapter's memory back at once. Whatever is read from the device later is an
     /// error, as after a driver reset; the CPU path is not affected.
     pub fn destroy(&self) {
-        if let Some(device) = &self.wgpu {
+        if let Some((device, _)) = &self.wgpu {
             device.destroy();
         }
     }
@@ -362,7 +368,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
-        wgpu: Some(setup.device),
+        wgpu: Some((setup.device, setup.queue)),
     })
 }
 

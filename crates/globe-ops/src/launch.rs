@@ -11,6 +11,8 @@ use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use globe_shaders::Program;
 
+use crate::raw_loop::note;
+
 /// Workgroups along one axis of a dispatch, the limit of every WebGPU adapter.
 const MAX_GROUPS: u32 = 65_535;
 /// Invocations per workgroup of the element-wise kernels.
@@ -106,6 +108,8 @@ pub(crate) fn launch(
     groups: [u32; 3],
 ) {
     DISPATCHES.set(DISPATCHES.get() + 1);
+    let program = program.into();
+    note(program, tensors, params, groups);
     let info = params
         .chunks(2)
         .map(|pair| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32)
@@ -117,7 +121,7 @@ pub(crate) fn launch(
         PEAK.set(Some(peak.max(report.usage().bytes_in_use)));
     }
     tensors[0].client.launch(
-        Box::new(SourceKernel::new(Source(program.into()), CubeDim::new_1d(WG))),
+        Box::new(SourceKernel::new(Source(program), CubeDim::new_1d(WG))),
         CubeCount::Static(x, y, z),
         KernelArguments::new().with_buffers(buffers).with_info(MetadataBindingInfo::custom(info)),
     );

@@ -30,6 +30,7 @@ mod packed;
 mod packed_gather;
 mod packed_linear;
 mod packed_linear_backward;
+mod raw_loop;
 mod rms_norm;
 mod rms_norm_backward;
 mod rms_norm_backward_weight;
@@ -55,7 +56,7 @@ pub use attention::{MAX_HEAD_DIM, attention, attention_with_lse};
 pub use attention_backward::{SavedAttention, attention_backward, key_ranges};
 pub use attention_step::{StepAttention, attention_step, step_scratch_bytes};
 pub use burn::tensor::{Device, Int, Tensor};
-pub use capture::StepGraph;
+pub use capture::{StepGraph, recording_count};
 pub use column_sums::column_sums;
 pub use device::{
     Adapter, AdapterFeatures, Compute, DeviceChoice, Fragment, TASKS_MAX, Variant, adapters,
@@ -75,6 +76,7 @@ pub use packed::{BLOCK, PackedMatrix, WeightFormat};
 pub use packed_gather::packed_gather;
 pub use packed_linear::{Fused, packed_linear};
 pub use packed_linear_backward::packed_linear_backward;
+pub use raw_loop::RawLoop;
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::rms_norm_backward;
 pub use rms_norm_backward_weight::rms_norm_backward_weight;

@@ -18,6 +18,10 @@ use crate::{Result, rms_norm};
 const FEW_ROWS: usize = 16;
 /// Outputs per workgroup of `packed_linear_lanes.wgsl`.
 const LANES_OUTPUTS: u32 = 32;
+/// Outputs and rows per workgroup of `packed_linear_many_lanes.wgsl`, and turns that it takes for the rows.
+const MANY_OUTPUTS: u32 = 128;
+const MANY_ROWS: usize = 16;
+const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -160,12 +164,13 @@ impl PackedLinearOps for CubeBackend {
         }
         let (kernel, per_group, at_once) = plan.row_kernel(rows);
         let [groups_y, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
-        let rest = words![groups_y, plan.norm_dim as f32, plan.eps];
+        let rest = words![groups_y, plan.norm_dim as f32, plan.eps, MANY_TURNS];
         let params = [&params[..], &rest].concat();
         let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
-        let program = Program { team, ..plan.program(kernel, Some(at_once)) };
+        let at_once = (kernel != Kernel::PackedLinearManyLanes).then_some(at_once);
+        let program = Program { team, ..plan.program(kernel, at_once) };
         launch(program, &tensors, &params, groups);
         y
     }
@@ -199,11 +204,20 @@ impl PackedPlan {
             _ => most,
         };
         match self.variant {
+            Variant::Lanes if pays_at_once(rows) => {
+                (Kernel::PackedLinearManyLanes, MANY_OUTPUTS, MANY_ROWS)
+            }
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
     }
+}
+
+/// Whether rows, filled up to groups of 16 that take 4/5 of the time per row, are done sooner than
+/// filled up to groups of 4.
+fn pays_at_once(rows: usize) -> bool {
+    4 * rows.next_multiple_of(MANY_ROWS) < 5 * rows.next_multiple_of(4)
 }
 
 /// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds`] and
