@@ -186,6 +186,7 @@ fn check(
     let work = Workload {
         patches: grid(config, args.image).patches(),
         prompt: args.prompt,
+        bucket: 1,
         answers: args.batch.iter().copied().max().unwrap_or(1),
         max_tokens: args.tokens,
         penalties: false,

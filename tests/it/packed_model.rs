@@ -1,7 +1,8 @@
 //! Quantized models: kernels against their own dequantized weights, and what quantization costs.
 
 use globe_engine::{
-    Cancel, CompareOptions, Demand, Engine, Event, Generation, LoadOptions, Sampling, compare,
+    Cancel, CompareOptions, Demand, Engine, Event, Generation, LoadOptions, PROMPT_BUCKET,
+    Sampling, compare,
 };
 use globe_format::Folder;
 use globe_model::{Batch, Precision};
@@ -150,7 +151,8 @@ fn a_cache_of_16_bits_is_half_as_large_and_close() {
     let [full, half] =
         [KvFormat::F32, KvFormat::F16].map(|kv| load(gpu(), Precision::Stored, kv).unwrap());
     let prepared = full.prepare(&[], &golden.text_only_prompt(), None).unwrap();
-    let angles = 4 * (prepared.ids.len() + 20) * full.model().config().text.head_dim();
+    let room = prepared.ids.len().next_multiple_of(PROMPT_BUCKET) + 20;
+    let angles = 4 * room * full.model().config().text.head_dim();
     let keys = |engine: &Engine| engine.plan(&prepared, 20, false, 4).cache - angles as u64;
     assert_eq!(2 * keys(&half), keys(&full));
 

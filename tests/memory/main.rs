@@ -5,6 +5,7 @@
 mod batch;
 mod growth;
 mod plan;
+mod reuse;
 mod training;
 mod vision;
 mod weights;

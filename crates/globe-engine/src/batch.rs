@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use globe_model::{Batch, Drawn};
 
 use crate::generate::Answer;
+use crate::room::Room;
 use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Session};
 
 /// Steps between two looks at the tokens: enough to hide a look, few enough to stop soon.
@@ -28,8 +29,9 @@ impl Engine {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Generated>> {
         generation.sampling.check()?;
-        session.cache.truncate(session.prompt.len());
-        let room = session.cache.rows_after(session.prompt.len()).max(1) as u32;
+        session.room.set_sound(false);
+        session.room.cache.truncate(session.prompt.len());
+        let room = session.room.answers().max(1) as u32;
         let mut all = Vec::with_capacity(answers as usize);
         let (mut next, end) = (generation.sample, generation.sample + answers);
         while next < end {
@@ -45,6 +47,7 @@ impl Engine {
             }
             next += rows;
         }
+        session.room.set_sound(true);
         Ok(all)
     }
 
@@ -61,6 +64,7 @@ impl Engine {
         let mut answers: Vec<Answer> = samples.iter().map(|n| self.answer(*n)).collect();
         if generation.max_tokens > 0 {
             let mut batch = self.start(session, generation, &samples)?;
+            let cache = &session.room.cache;
             let mut seen = 0;
             let mut looks = VecDeque::from([batch.read()]);
             let drawing = async {
@@ -71,7 +75,7 @@ impl Engine {
                     let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
                     if steps > 0 && looks.len() < LOOKS_AHEAD {
                         for _ in 0..steps {
-                            batch.step(&self.model, &session.cache)?;
+                            batch.step(&self.model, cache)?;
                         }
                         looks.push_back(batch.read());
                         continue;
@@ -92,16 +96,32 @@ impl Engine {
                 drop(look.await);
             }
             ended?;
+            session.room.batches.push(batch);
         }
         answers.into_iter().map(|answer| answer.finish(on_event)).collect()
     }
 
-    fn start(&self, session: &Session, generation: &Generation, samples: &[u32]) -> Result<Batch> {
+    /// A batch that was kept and differs in nothing that was recorded, else a new one.
+    fn start(
+        &self,
+        session: &mut Session,
+        generation: &Generation,
+        samples: &[u32],
+    ) -> Result<Batch> {
         let sampling = &generation.sampling;
         let options = sampling.on_device(generation.seed);
         let prompt = sampling.has_penalties().then_some(&session.prompt[..]);
         let stop = if generation.ignore_stop { &[][..] } else { &self.stop.eos[..] };
-        let (cache, logits) = (&session.cache, &session.logits);
+        let (Room { cache, batches, .. }, logits) = (&mut *session.room, &session.logits);
+        let (rows, penalized) = (samples.len(), prompt.is_some());
+        let fits = |batch: &Batch| batch.can_restart(cache, rows, penalized, &options, stop);
+        if let Some(i) = batches.iter().position(fits) {
+            let mut batch = batches.swap_remove(i);
+            batch.restart(cache, logits, samples, prompt)?;
+            return Ok(batch);
+        }
+        // One of the same size would take the memory of this one: its turn is over.
+        batches.retain(|batch| batch.rows() != rows);
         Ok(Batch::start(cache, logits, samples, prompt, options, stop)?)
     }
 

@@ -2,11 +2,12 @@
 
 use globe_format::{Files, read_file};
 use globe_image::{Photo, PreprocessorConfig, preprocess};
-use globe_model::{Cache, Config, ImageGrid, Model, Precision};
+use globe_model::{Config, ImageGrid, Model, Precision};
 use globe_ops::{Compute, Tensor, read_f32};
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer, expand_images};
 
 use crate::memory::plan_with;
+use crate::room::{Keep, Lent, Room};
 use crate::{Error, FeatureCache, LoadOptions, Result, features};
 
 /// Model, tokenizer, template and preprocessing of one folder.
@@ -17,6 +18,8 @@ pub struct Engine {
     pub(crate) compute: Compute,
     /// Bytes of device memory that may be used, if that is known.
     pub(crate) budget: Option<u64>,
+    /// Where the last session leaves what the next one may use.
+    pub(crate) kept: Keep,
 }
 
 /// What turns photos and prompts into patches and ids.
@@ -76,9 +79,9 @@ pub struct Prepared {
     pub n_image_tokens: usize,
 }
 
-/// A prompt that was read: any number of answers start here.
+/// A prompt that was read: any number of answers start here. Its cache goes back to the engine with it.
 pub struct Session {
-    pub(crate) cache: Cache,
+    pub(crate) room: Lent,
     pub(crate) prompt: Vec<u32>,
     pub(crate) logits: Tensor<2>, // [1, vocab_size], of the first token of the answer
 }
@@ -94,7 +97,9 @@ impl Session {
     /// # Errors
     /// [`Error::Ops`] if the device failed, [`Error::NotFinite`] if they are not numbers.
     pub async fn logits(&self) -> Result<Vec<f32>> {
-        finite(read_f32(self.logits.clone()).await?)
+        let logits = finite(read_f32(self.logits.clone()).await?)?;
+        self.room.set_sound(true);
+        Ok(logits)
     }
 }
 
@@ -155,7 +160,7 @@ impl Engine {
         }
         let mut model = Model::load(files, config, &compute, *precision, progress).await?;
         model.set_kv(demand.kv)?;
-        Ok(Self { model, reader, stop, compute, budget: *budget })
+        Ok(Self { model, reader, stop, compute, budget: *budget, kept: Keep::default() })
     }
 
     /// Name of the adapter that computes.
@@ -217,6 +222,11 @@ impl Engine {
         if prepared.grids.is_empty() {
             return Ok(None);
         }
+        if let (Some(budget), Some(kept)) = (self.budget, self.kept.bytes())
+            && self.plan(prepared, 0, false, 1).encoding_bytes(kept) > budget
+        {
+            self.kept.clear();
+        }
         let pixel_values = std::mem::take(&mut prepared.pixel_values);
         Ok(Some(self.model.encode_images(pixel_values, &prepared.grids)?))
     }
@@ -255,6 +265,16 @@ impl Engine {
         Ok(self.compute.free_unused()?)
     }
 
+    /// Gives up what was kept of the last answers, their cache and recorded steps, and hands the memory back
+    /// to the driver. The next answers take as much again.
+    ///
+    /// # Errors
+    /// [`Error::Ops`] if the device was lost.
+    pub fn release_kept(&self) -> Result<()> {
+        self.kept.clear();
+        Ok(self.compute.free_unused()?)
+    }
+
     /// Reads the prompt, leaving room for answers of `max_tokens`.
     ///
     /// # Errors
@@ -281,9 +301,13 @@ impl Engine {
     ) -> Result<Session> {
         self.check_context(prepared, max_tokens)?;
         let answers = if self.model.can_batch() { answers } else { 1 };
-        let mut cache = self.model.cache(prepared.ids.len(), max_tokens, answers);
-        let logits = self.model.prefill(&prepared.ids, features, &prepared.grids, &mut cache)?;
-        Ok(Session { cache, prompt: prepared.ids.clone(), logits })
+        let size = [prepared.ids.len().next_multiple_of(self.bucket()), max_tokens, answers];
+        let plan = self.plan(prepared, max_tokens, true, answers);
+        let new = || Room::new(self.model.cache(size[0], size[1], size[2]), size, plan);
+        let mut room = self.kept.lend(size, new);
+        let (ids, grids) = (&prepared.ids, &prepared.grids);
+        let logits = self.model.prefill(ids, features, grids, &mut room.cache)?;
+        Ok(Session { room, prompt: prepared.ids.clone(), logits })
     }
 
     /// Errors unless the model reads that much. Sizes are computed after this: they cannot overflow.

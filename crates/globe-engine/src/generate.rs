@@ -104,7 +104,7 @@ impl Engine {
         cancel: &Cancel,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Generated> {
-        session.cache.truncate(session.prompt.len());
+        session.room.cache.truncate(session.prompt.len());
         let mut answer = self.answer(generation.sample);
         let mut logits = session.logits.clone();
         while answer.stop.is_none() && answer.ids.len() < generation.max_tokens {
@@ -121,7 +121,7 @@ impl Engine {
                 break; // nobody reads the logits after the last token
             }
             let id = tensor_i32(vec![id as i32], [1], &self.compute.device);
-            logits = self.model.step(id, &mut session.cache)?;
+            logits = self.model.step(id, &mut session.room.cache)?;
         }
         answer.finish(on_event)
     }

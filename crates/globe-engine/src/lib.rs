@@ -12,6 +12,7 @@ mod features;
 mod generate;
 mod locate;
 mod memory;
+mod room;
 mod sampling;
 mod training;
 
@@ -23,5 +24,5 @@ pub use features::FeatureCache;
 pub use generate::{Event, Generated, Generation, StopReason};
 pub use globe_rng::{Draw, philox};
 pub use locate::{ExifGps, LocateOptions, LocateResult, SampleResult, Timings, locate};
-pub use memory::{DEFAULT_BATCH, Demand, LoadOptions, plan};
+pub use memory::{DEFAULT_BATCH, Demand, LoadOptions, PROMPT_BUCKET, plan};
 pub use sampling::Sampling;

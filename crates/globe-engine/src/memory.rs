@@ -12,6 +12,10 @@ use crate::{Engine, Error, Prepared, Result};
 /// Answers drawn at once unless the caller says otherwise: more gain little on any adapter.
 pub const DEFAULT_BATCH: u32 = 8;
 
+/// A cache has room for a prompt of a multiple of so many tokens, so that the next prompt is likely to fit
+/// into it, and the steps recorded on it hold for both.
+pub const PROMPT_BUCKET: usize = 256;
+
 /// What will be asked of a model.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -80,6 +84,7 @@ pub(crate) async fn plan_with<F: Files>(
     let work = Workload {
         patches: grids.iter().map(ImageGrid::patches).sum(),
         prompt: ids.len(),
+        bucket: if dense { 1 } else { PROMPT_BUCKET },
         answers: demand.answers,
         max_tokens: demand.max_tokens,
         penalties: demand.penalties,
@@ -115,12 +120,18 @@ impl Engine {
         let work = Workload {
             patches: prepared.grids.iter().map(ImageGrid::patches).sum(),
             prompt: prepared.ids.len(),
+            bucket: self.bucket(),
             answers,
             max_tokens,
             penalties,
             kv: self.model.kv(),
         };
         self.model.weights().plan(self.model.config(), &work)
+    }
+
+    /// What prompts are filled up to a multiple of.
+    pub(crate) fn bucket(&self) -> usize {
+        if self.model.can_batch() { PROMPT_BUCKET } else { 1 }
     }
 
     /// How many of `wanted` answers to draw at once: as many as the budget and the adapter's

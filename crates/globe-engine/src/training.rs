@@ -9,8 +9,10 @@ use crate::{Engine, Result};
 const END_OF_TURN: &str = "<|im_end|>";
 
 impl Engine {
-    /// The model, to change its adapters.
+    /// The model, to change its adapters. Nothing is kept from answer to answer afterwards: what was
+    /// recorded may no longer hold, and training needs the memory.
     pub fn model_mut(&mut self) -> &mut Model {
+        self.kept.close();
         &mut self.model
     }
 
@@ -29,6 +31,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Model`] if it belongs to another base.
     pub fn set_lora(&mut self, shape: LoraShape, modules: &LoraModules) -> Result<()> {
+        self.kept.clear();
         let mut set = self.model.lora_set(shape, modules, &self.compute)?;
         Ok(self.model.swap_lora(&mut set)?)
     }

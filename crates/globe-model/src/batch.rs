@@ -49,24 +49,58 @@ impl Batch {
         options: SampleOptions,
         stop: &[u32],
     ) -> Result<Self> {
-        let (rows, fits) = (samples.len(), cache.rows_after(cache.len()));
-        if rows > fits {
-            return Err(Error::BatchTooLarge { rows, fits });
-        }
-        let ([_, vocab], device) = (logits.dims(), logits.device());
-        let start = BatchStart {
-            prefix: cache.len(),
-            tail: cache.capacity() - cache.len(),
-            position: cache.len() as i32 + cache.rope_delta,
-            samples,
-            penalties: prompt.map(|prompt| (prompt, vocab)),
-        };
-        let state = BatchState::new(&start, &device);
+        let start = start(cache, logits, samples, prompt)?;
+        let state = BatchState::new(&start, &logits.device());
         let stop = stop[..stop.len().min(MAX_STOP_TOKENS)].to_vec();
-        let first = gather_rows(logits, tensor_i32(vec![0; rows], [rows], &device));
-        sample(first, &state, &options)?;
-        advance(&state, &stop)?;
-        Ok(Self { state, options, stop, graph: None, drawn: 1 })
+        let batch = Self { state, options, stop, graph: None, drawn: 1 };
+        batch.first(logits)?;
+        Ok(batch)
+    }
+
+    /// Starts over with another prompt in the same cache. The buffers stay where they are, and what was
+    /// recorded holds: see [`Batch::can_restart`].
+    ///
+    /// # Errors
+    /// As [`Batch::start`]; [`Error::Ops`] if it cannot restart.
+    pub fn restart(
+        &mut self,
+        cache: &Cache,
+        logits: &Tensor<2>,
+        samples: &[u32],
+        prompt: Option<&[u32]>,
+    ) -> Result<()> {
+        self.state.restart(&start(cache, logits, samples, prompt)?)?;
+        self.drawn = 1;
+        self.first(logits)
+    }
+
+    /// Whether a batch of so many rows in the cache of this one differs from it in nothing that was
+    /// recorded.
+    pub fn can_restart(
+        &self,
+        cache: &Cache,
+        rows: usize,
+        penalized: bool,
+        options: &SampleOptions,
+        stop: &[u32],
+    ) -> bool {
+        let stop = &stop[..stop.len().min(MAX_STOP_TOKENS)];
+        (self.state.rows(), self.state.steps) == (rows, cache.tail())
+            && self.state.penalized == penalized
+            && (&self.options, &self.stop[..]) == (options, stop)
+    }
+
+    /// Chooses the first token of every row.
+    fn first(&self, logits: &Tensor<2>) -> Result<()> {
+        let rows = self.state.rows();
+        let first = gather_rows(logits, tensor_i32(vec![0; rows], [rows], &logits.device()));
+        sample(first, &self.state, &self.options)?;
+        Ok(advance(&self.state, &self.stop)?)
+    }
+
+    /// Answers that it draws.
+    pub fn rows(&self) -> usize {
+        self.state.rows()
     }
 
     /// Tokens that each row has drawn, or soon will have.
@@ -81,8 +115,8 @@ impl Batch {
     /// [`Error::CacheFull`] if the tails are full, [`Error::Ops`] if the device failed.
     pub fn step(&mut self, model: &Model, cache: &Cache) -> Result<()> {
         if self.drawn == self.state.steps {
-            let (used, capacity) = (cache.len() + self.drawn, cache.capacity());
-            return Err(Error::CacheFull { used, wanted: 1, capacity });
+            let used = cache.len() + self.drawn;
+            return Err(Error::CacheFull { used, wanted: 1, capacity: used });
         }
         match &self.graph {
             Some(graph) => graph.replay()?,
@@ -117,4 +151,25 @@ impl Batch {
         let words = read_i32_now(&self.state.history);
         async move { Ok(Drawn { words: words.await?, rows, steps }) }
     }
+}
+
+/// Where answers begin after what is in the cache.
+fn start<'a>(
+    cache: &Cache,
+    logits: &Tensor<2>,
+    samples: &'a [u32],
+    prompt: Option<&'a [u32]>,
+) -> Result<BatchStart<'a>> {
+    let (rows, fits) = (samples.len(), cache.rows_after(cache.len()));
+    if rows > fits {
+        return Err(Error::BatchTooLarge { rows, fits });
+    }
+    let [_, vocab] = logits.dims();
+    Ok(BatchStart {
+        prefix: cache.len(),
+        tail: cache.tail(),
+        position: cache.len() as i32 + cache.rope_delta,
+        samples,
+        penalties: prompt.map(|prompt| (prompt, vocab)),
+    })
 }

@@ -16,6 +16,7 @@ pub struct Cache {
     len: usize,
     slots: usize,
     capacity: usize,
+    tail: usize,
 }
 
 /// Where the tokens of one forward pass stand.
@@ -35,19 +36,19 @@ pub(crate) struct Heads {
 }
 
 impl Cache {
-    /// Room for `slots` tokens in all, of which one answer with its prompt may use `capacity`.
+    /// Room for a prompt of `prompt` tokens and `rows` answers of `tail` tokens each.
     pub(crate) fn new(
         n_layers: usize,
         heads: &Heads,
         kv: KvFormat,
-        slots: usize,
-        capacity: usize,
+        [prompt, tail, rows]: [usize; 3],
         rotary_table: Tensor<2>,
     ) -> Self {
         let device = rotary_table.device();
+        let (slots, capacity) = (prompt + rows * tail, prompt + tail);
         let buffer = || Some(zeros([slots, heads.n_kv_heads, kv.words(heads.head_dim)], &device));
         let layers = (0..n_layers).map(|_| [buffer(), buffer()]).collect();
-        Self { layers, rotary_table, rope_delta: 0, len: 0, slots, capacity }
+        Self { layers, rotary_table, rope_delta: 0, len: 0, slots, capacity, tail }
     }
 
     /// Tokens in the cache.
@@ -65,9 +66,14 @@ impl Cache {
         self.capacity
     }
 
+    /// Tokens that an answer may have after the tokens in the cache.
+    pub fn tail(&self) -> usize {
+        self.tail.min(self.capacity - self.len)
+    }
+
     /// Answers that fit beside each other after a prompt of this length.
     pub fn rows_after(&self, prompt: usize) -> usize {
-        let tail = self.capacity.saturating_sub(prompt);
+        let tail = self.tail.min(self.capacity.saturating_sub(prompt));
         self.slots.saturating_sub(prompt).checked_div(tail).unwrap_or(1)
     }
 

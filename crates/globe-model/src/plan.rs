@@ -41,6 +41,8 @@ pub struct Workload {
     pub patches: usize,
     /// Tokens of the prompt, those of photos included.
     pub prompt: usize,
+    /// The cache has room for a prompt of a multiple of so many tokens; 0 is as good as 1.
+    pub bucket: usize,
     /// Answers at once.
     pub answers: usize,
     /// Most tokens of an answer.
@@ -49,6 +51,13 @@ pub struct Workload {
     pub penalties: bool,
     /// How keys and values are stored.
     pub kv: KvFormat,
+}
+
+impl Workload {
+    /// Tokens that the cache has room for before the answers.
+    fn prompt_room(&self) -> usize {
+        self.prompt.next_multiple_of(self.bucket.max(1))
+    }
 }
 
 /// Bytes by part. With P patches, I = P / merge² image tokens, T tokens of the prompt, R answers of
@@ -60,7 +69,8 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// The vision tower's share of them.
     pub vision_weights: u64,
-    /// Keys and values, `4 · 2 · layers · K · (T + R·N)`, half of it in 16 bits, and the table of angles.
+    /// Keys and values, `4 · 2 · layers · K · (T + R·N)` with T filled up to whole buckets, half of it in
+    /// 16 bits, and the table of angles.
     pub cache: u64,
     /// Features of the photos, `4 · I · H`.
     pub features: u64,
@@ -91,6 +101,12 @@ impl MemoryPlan {
     pub fn work_bytes(&self) -> u64 {
         let answering = self.cache + self.prefill.max(self.decode);
         self.features + self.vision.max(answering)
+    }
+
+    /// Device bytes of a photo that is encoded while the cache and the recorded steps of the one before
+    /// are `kept` bytes.
+    pub fn encoding_bytes(&self, kept: u64) -> u64 {
+        self.weights + self.features + self.vision + kept + self.pages
     }
 
     /// Errors unless it fits into `budget` bytes.
@@ -211,9 +227,9 @@ impl WeightPlan {
         let (text, vision) = (&config.text, &config.vision);
         let image_tokens = work.patches / vision.merge_area().max(1);
         let features = F32 * product([image_tokens, text.hidden_size]);
-        let slots = work.prompt as u64 + product([work.answers, work.max_tokens]);
+        let slots = work.prompt_room() as u64 + product([work.answers, work.max_tokens]);
         let keys = F32 * slots * product([text.n_kv_heads(), work.kv.words(text.head_dim())]);
-        let angles = F32 * product([work.prompt + work.max_tokens, text.head_dim()]);
+        let angles = F32 * product([work.prompt_room() + work.max_tokens, text.head_dim()]);
         let largest = self.largest.max(keys).max(features).max(largest_activation(config, work));
         MemoryPlan {
             weights: self.total(),
@@ -329,7 +345,7 @@ fn decode_bytes(cfg: &TextConfig, work: &Workload) -> u64 {
     let (q, k) = (heads * head_dim, cfg.n_kv_heads() * head_dim);
     let f = cfg.intermediate_size.next_multiple_of(BLOCK);
     let block = block_floats(cfg.hidden_size, q, k, f, false);
-    let attention = step_scratch_bytes(rows, heads, head_dim, work.prompt + work.max_tokens);
+    let attention = step_scratch_bytes(rows, heads, head_dim, work.prompt_room() + work.max_tokens);
     // Logits after the prompt, those of the first tokens, and those of the recorded step.
     let logits = vocab as u64 + product([rows, vocab.max(block)]);
     F32 * (state + logits) + attention

@@ -137,8 +137,7 @@ impl Qwen2_5Vl {
         let (head_dim, capacity) = (cfg.head_dim(), prompt + tail);
         // An image spans at least as many tokens as positions, so none lies past the capacity.
         let table = rotary_table(capacity, head_dim / 2, head_dim, cfg.rope_theta(), &self.device);
-        let slots = prompt + rows * tail;
-        Cache::new(cfg.num_hidden_layers, &self.heads, self.kv, slots, capacity, table)
+        Cache::new(cfg.num_hidden_layers, &self.heads, self.kv, [prompt, tail, rows], table)
     }
 
     /// How caches made from now on store keys and values.

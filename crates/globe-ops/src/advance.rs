@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 use globe_shaders::Kernel;
 
 use crate::launch::{launch, words};
+use crate::transfer::overwrite_i32;
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Stop tokens that the kernel compares with.
@@ -51,9 +52,18 @@ pub struct BatchStart<'a> {
     pub penalties: Option<(&'a [u32], usize)>,
 }
 
-impl BatchState {
-    /// The state before the first token is chosen.
-    pub fn new(start: &BatchStart, device: &Device) -> Self {
+/// The words of a state before the first token is chosen, as [`BatchState`] lays them out.
+struct Words {
+    places: Vec<i32>,
+    positions: Vec<i32>,
+    slots: Vec<i32>,
+    draws: Vec<i32>,
+    history: Vec<i32>,
+    seen: Vec<i32>,
+}
+
+impl Words {
+    fn of(start: &BatchStart) -> Self {
         let BatchStart { prefix, tail, position, samples, penalties } = *start;
         let rows = samples.len();
         let first_slot = |row: usize| (prefix + row * tail) as i32;
@@ -70,19 +80,49 @@ impl BatchState {
                 seen.repeat(rows)
             }
         };
-        let n_seen = seen.len();
+        Self {
+            places: places.collect(),
+            positions: vec![position - 1; 3 * rows],
+            slots: (0..rows).map(first_slot).collect(),
+            draws: draws.collect(),
+            history: vec![0; (2 * tail + 1) * rows],
+            seen,
+        }
+    }
+}
+
+impl BatchState {
+    /// The state before the first token is chosen.
+    pub fn new(start: &BatchStart, device: &Device) -> Self {
+        let rows = start.samples.len();
+        let Words { places, positions, slots, draws, history, seen } = Words::of(start);
+        let (n_history, n_seen) = (history.len(), seen.len());
         Self {
             tokens: tensor_i32(vec![0; rows], [rows], device),
             logp: tensor_f32(vec![0.0; rows], [rows], device),
-            places: tensor_i32(places.collect(), [rows, 4], device),
-            positions: tensor_i32(vec![position - 1; 3 * rows], [3, rows], device),
-            slots: tensor_i32((0..rows).map(first_slot).collect(), [rows], device),
-            draws: tensor_i32(draws.collect(), [rows, 2], device),
-            history: tensor_i32(vec![0; (2 * tail + 1) * rows], [(2 * tail + 1) * rows], device),
+            places: tensor_i32(places, [rows, 4], device),
+            positions: tensor_i32(positions, [3, rows], device),
+            slots: tensor_i32(slots, [rows], device),
+            draws: tensor_i32(draws, [rows, 2], device),
+            history: tensor_i32(history, [n_history], device),
             seen: tensor_i32(seen, [n_seen], device),
-            steps: tail,
-            penalized: penalties.is_some(),
+            steps: start.tail,
+            penalized: start.penalties.is_some(),
         }
+    }
+
+    /// Puts the state to another start with as many rows and steps, in the same buffers.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it has more or fewer, [`Error::Device`] on the CPU path.
+    pub fn restart(&mut self, start: &BatchStart) -> Result<()> {
+        let Words { places, positions, slots, draws, history, seen } = Words::of(start);
+        overwrite_i32(&self.places, places)?;
+        overwrite_i32(&self.positions, positions)?;
+        overwrite_i32(&self.slots, slots)?;
+        overwrite_i32(&self.draws, draws)?;
+        overwrite_i32(&self.history, history)?;
+        overwrite_i32(&self.seen, seen)
     }
 
     /// Rows of the batch.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 use burn::backend::wgpu::CubeTensor;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
@@ -33,6 +33,21 @@ pub fn tensor_i32<const D: usize>(
     device: &Device,
 ) -> Tensor<D, Int> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::I32))
+}
+
+/// Puts `values` into the buffer of an index tensor, behind the launches so far and before later ones.
+///
+/// # Errors
+/// [`Error::Shape`] if there are more or fewer, [`Error::Device`] on the CPU path.
+pub(crate) fn overwrite_i32<const D: usize>(
+    tensor: &Tensor<D, Int>,
+    values: Vec<i32>,
+) -> Result<()> {
+    let n = tensor.dims().iter().product();
+    crate::shapes::expect("overwrite_i32", "values", [values.len()], [n])?;
+    let CubeTensor { client, handle, .. } = crate::advance::int(tensor)?;
+    client.write(&handle, Bytes::from_elems(values));
+    Ok(())
 }
 
 /// A float tensor of zeros.

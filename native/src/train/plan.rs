@@ -105,6 +105,7 @@ impl Plan {
             Method::Grpo => Workload {
                 patches,
                 prompt,
+                bucket: globe_engine::PROMPT_BUCKET,
                 answers: rollout.group_size,
                 max_tokens: rollout.max_tokens,
                 ..Workload::default()
