@@ -308,7 +308,6 @@ async fn host_cost(
     let options = SampleOptions::default();
     let mut batch = Batch::start(cache, logits, samples, None, options, &[]).or_usage()?;
     batch.step(model, cache).or_usage()?; // records
-    let raw_loop = batch.raw_loop(model, cache, compute).or_usage()?;
     let mut seconds = [Vec::new(), Vec::new()];
     let room = (cache.capacity() - cache.len()).saturating_sub(3) / 2;
     for _ in 0..room.min(HOST_COSTS) {
@@ -316,6 +315,7 @@ async fn host_cost(
         let call = Instant::now();
         batch.step(model, cache).or_usage()?;
         seconds[0].push(call.elapsed().as_secs_f64());
+        let Some(raw_loop) = batch.raw_loop() else { break };
         wait(compute).await?;
         let call = Instant::now();
         raw_loop.run();

@@ -90,6 +90,8 @@ kernels! {
     PackedLinearBackwardLanes => "packed_linear_backward_lanes",
     /// Product with a packed matrix by cooperative matrices.
     PackedLinearCooperative => "packed_linear_cooperative",
+    /// Product with a packed matrix by integers of 8 bits.
+    PackedLinearDot => "packed_linear_dot",
     /// Product with a packed matrix for few rows.
     PackedLinearFew => "packed_linear_few",
     /// Product with a packed matrix, a weight row per lane.
@@ -141,6 +143,8 @@ shared! {
     "fragment_16_32",
     "fragment_8_32",
     "fragment_8_8",
+    "integers_q4",
+    "integers_q8",
     "kv_f16",
     "kv_f32",
     "packed",

@@ -177,7 +177,7 @@ pub const PARTS: [usize; 4] = [1, 2, 3, 4];
 pub struct Program {
     /// The kernel.
     pub kernel: Kernel,
-    /// What `#import weights` stands for.
+    /// What `#import weights` or `#import integers`, of two formats, stands for.
     pub weights: Option<WeightFormat>,
     /// What `#import rows` stands for: 1, 4 or 8.
     pub rows: Option<usize>,
@@ -214,6 +214,8 @@ impl Program {
         let choices = |kernel: Kernel| {
             let mut programs = vec![Self::from(kernel)];
             kernel.choose("weights", &WeightFormat::ALL, &mut programs, |p, x| p.weights = Some(x));
+            let integers = [WeightFormat::Q4, WeightFormat::Q8];
+            kernel.choose("integers", &integers, &mut programs, |p, x| p.weights = Some(x));
             kernel.choose("rows", &ROWS, &mut programs, |p, x| p.rows = Some(x));
             kernel.choose("parts", &PARTS, &mut programs, |p, x| p.parts = Some(x));
             kernel.choose("kv", &KvFormat::ALL, &mut programs, |p, x| p.kv = Some(x));
@@ -254,6 +256,7 @@ impl Program {
             shared.extend(name.map(|name| (import, file(&format!("{import}_{name}")))));
         };
         stand_in("weights", self.weights.map(|w| w.name().to_owned()));
+        stand_in("integers", self.weights.map(|w| w.name().to_owned()));
         stand_in("rows", self.rows.map(|n| n.to_string()));
         stand_in("parts", self.parts.map(|n| n.to_string()));
         stand_in("kv", self.kv.map(|kv| kv.name().to_owned()));

@@ -3,6 +3,9 @@ use globe_tests::{assert_close, gpu, packed, random, random_tensor, values, vari
 
 use crate::SUM_TOL;
 
+/// Of the largest output, for sums over 96 inputs that are each off by at most 1/254.
+const DOT_TOL: f32 = 2e-2;
+
 struct Case {
     rows: usize,
     cols: usize,
@@ -100,12 +103,30 @@ fn variants_that_round_keep_eleven_bits_and_their_range() {
             values(y.div_scalar(x_scale * weight_scale))
         };
         let expected = product(&cpu);
-        for &variant in variants().iter().filter(|variant| variant.rounds()) {
+        for &variant in variants().iter().filter(|variant| variant.rounds_tiles()) {
             let what = format!("{variant:?}, inputs by {x_scale}, weights by {weight_scale}");
             let rounded = product(&gpu().clone().with_variant(variant));
             assert_close(&what, &rounded, &expected, 1e-3);
             assert_ne!(rounded, expected, "{what}");
         }
+    }
+}
+
+/// Against the product that rounds nothing: an input of 8 bits is off by at most 1/254 of the largest of its block.
+#[test]
+fn integers_of_eight_bits_are_near_and_zeros_stay_zeros() {
+    let (rows, cols, outputs) = (3, 96, 33);
+    for format in [WeightFormat::Q4, WeightFormat::Q8] {
+        let case = Case { rows, cols, outputs, norm: true, ..PLAIN };
+        let exact = product(&case, format, &Compute::cpu().with_variant(Variant::Teams));
+        let dot = gpu().clone().with_variant(Variant::PackedDot);
+        let rounded = product(&case, format, &dot);
+        assert_close(&format!("packed_dot {format:?}"), &rounded, &exact, DOT_TOL);
+        assert_ne!(rounded, exact);
+        let weight = packed(&random(outputs * cols, 2), outputs, cols, format, &dot);
+        let nothing = Tensor::zeros([rows, cols], &dot.device);
+        let y = packed_linear(nothing, &weight, None, Fused::default()).unwrap();
+        assert_eq!(values(y), vec![0.0; rows * outputs]);
     }
 }
 

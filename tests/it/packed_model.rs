@@ -6,7 +6,7 @@ use globe_engine::{
 };
 use globe_format::Folder;
 use globe_model::{Batch, Precision};
-use globe_ops::{Compute, KvFormat, SampleOptions};
+use globe_ops::{Compute, KvFormat, SampleOptions, Variant};
 use globe_tests::{GOLDENS, Golden, assert_close, gpu, variants};
 use pollster::block_on;
 use tempfile::TempDir;
@@ -17,6 +17,8 @@ use crate::convert::converted;
 const LOGIT_TOL: f32 = 1e-4;
 /// Likewise where factors of products have 16 bits, 11 of them mantissa, in every layer.
 const ROUNDED_TOL: f32 = 1e-2;
+/// The same where inputs have 8 bits.
+const DOT_TOL: f32 = 1e-1;
 
 fn packed(golden: &str, bits: u32) -> TempDir {
     converted(golden, &format!("--bits {bits} --vision-bits {} --quiet", bits.max(8)))
@@ -55,7 +57,8 @@ fn the_kernels_add_no_error_of_their_own() {
             let what = format!("{name} in {bits} bits by {variant:?}");
             let got = answer(&load(&folder, &compute, Precision::Stored), &golden);
             if variant.rounds() {
-                assert_close(&what, &scaled(&got.0), &scaled(&expected), ROUNDED_TOL);
+                let tolerance = if variant == Variant::PackedDot { DOT_TOL } else { ROUNDED_TOL };
+                assert_close(&what, &scaled(&got.0), &scaled(&expected), tolerance);
                 continue;
             }
             assert_close(&what, &scaled(&got.0), &scaled(&expected), LOGIT_TOL);
@@ -126,7 +129,7 @@ fn a_step_is_few_dispatches_and_answers_do_not_depend_on_each_other() {
     assert_ne!(together[0], together[1]);
     assert!(
         Batch::start(
-            &model.cache(1, 1, 1),
+            &model.cache(0, 1, 1),
             &globe_ops::zeros([1, 4], &gpu().device),
             &[0, 1],
             None,

@@ -1,8 +1,8 @@
 //! Several answers to one prompt at once, stepping from token to token on the device.
 
 use globe_ops::{
-    BatchStart, BatchState, Compute, MAX_STOP_TOKENS, RawLoop, SampleOptions, StepGraph, Tensor,
-    advance, gather_rows, read_i32_now, sample, tensor_i32,
+    BatchStart, BatchState, MAX_STOP_TOKENS, RawLoop, SampleOptions, StepGraph, Tensor, advance,
+    gather_rows, read_i32_now, sample, tensor_i32,
 };
 
 use crate::{Cache, Error, Model, Result};
@@ -71,6 +71,7 @@ impl Batch {
     ) -> Result<()> {
         self.state.restart(&start(cache, logits, samples, prompt)?)?;
         self.drawn = 1;
+        self.graph.iter().for_each(StepGraph::set_behind);
         self.first(logits)
     }
 
@@ -122,21 +123,17 @@ impl Batch {
             Some(graph) => graph.replay()?,
             None => {
                 let step = || model.step_batch(&self.state, cache, &self.options, &self.stop);
-                self.graph = Some(StepGraph::capture(&self.state.tokens, step)?);
+                self.graph = Some(StepGraph::capture(&self.state.tokens, model.raw_queue(), step)?);
             }
         }
         self.drawn += 1;
         Ok(())
     }
 
-    /// Draws one more token per row, and gives what was launched for it to wgpu alone: see [`RawLoop`].
-    /// Each run of it draws another token.
-    ///
-    /// # Errors
-    /// As [`Batch::step`].
-    pub fn raw_loop(&mut self, model: &Model, cache: &Cache, compute: &Compute) -> Result<RawLoop> {
-        self.drawn += 1;
-        RawLoop::of(compute, || model.step_batch(&self.state, cache, &self.options, &self.stop))
+    /// What replays a step, once one was recorded, on targets where it goes to wgpu alone. Each run of it draws
+    /// another token that [`Batch::drawn`] does not count.
+    pub fn raw_loop(&self) -> Option<&RawLoop> {
+        self.graph.as_ref()?.raw_loop()
     }
 
     /// Kernels that one step dispatches, once one was recorded.

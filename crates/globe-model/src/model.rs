@@ -2,7 +2,7 @@
 
 use globe_format::packed::{Packed, TensorSpec, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
-use globe_ops::{BatchState, Compute, Int, KvFormat, SampleOptions, Tensor};
+use globe_ops::{BatchState, Compute, Int, KvFormat, RawQueue, SampleOptions, Tensor};
 
 use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
@@ -410,6 +410,13 @@ impl Model {
     pub fn lora_modules(&self) -> Vec<(String, [usize; 2])> {
         match self {
             Self::Qwen2_5Vl(model) => Qwen2_5Vl::lora_modules(model.config()),
+        }
+    }
+
+    /// Where recorded steps are replayed, if not by CubeCL.
+    pub(crate) fn raw_queue(&self) -> Option<&RawQueue> {
+        match self {
+            Self::Qwen2_5Vl(model) => model.raw_queue(),
         }
     }
 

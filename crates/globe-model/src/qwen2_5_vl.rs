@@ -11,9 +11,9 @@ mod vision_training;
 
 use globe_format::Source;
 use globe_ops::{
-    BatchState, Compute, Device, Int, KvFormat, SampleOptions, StepAttention, Tensor, Variant,
-    advance, attention, attention_step, gather_rows, gelu, rotary_split, sample, scatter_rows,
-    tensor_i32, zeros,
+    BatchState, Compute, Device, Int, KvFormat, RawQueue, SampleOptions, StepAttention, Tensor,
+    Variant, advance, attention, attention_step, gather_rows, gelu, rotary_split, sample,
+    scatter_rows, tensor_i32, zeros,
 };
 
 use crate::cache::{Heads, Place};
@@ -53,6 +53,7 @@ pub type Trace<'a> = dyn FnMut(TraceStage, &Tensor<2>) + 'a;
 pub struct Qwen2_5Vl {
     config: Config,
     device: Device,
+    raw_queue: Option<RawQueue>,
     can_batch: bool,
     kv: KvFormat,
     heads: Heads,
@@ -95,10 +96,21 @@ impl Qwen2_5Vl {
         let heads = text_heads(&config.text, w.variant());
         // The step kernels read heads four values at a time.
         let can_batch = w.is_packed() && heads.head_dim.is_multiple_of(4);
-        let device = compute.device.clone();
+        let (device, raw_queue) = (compute.device.clone(), compute.raw_queue());
         let (weights, visual) = (w.plan(), Some(visual));
         let kv = KvFormat::F32;
-        Ok(Self { config, device, can_batch, kv, heads, weights, visual, model, lm_head })
+        Ok(Self {
+            config,
+            device,
+            raw_queue,
+            can_batch,
+            kv,
+            heads,
+            weights,
+            visual,
+            model,
+            lm_head,
+        })
     }
 
     /// The configuration.
@@ -170,6 +182,11 @@ impl Qwen2_5Vl {
     pub(crate) fn release_vision(&mut self) {
         self.visual = None;
         self.weights.vision = 0;
+    }
+
+    /// Where recorded steps are replayed, if not by CubeCL.
+    pub(crate) fn raw_queue(&self) -> Option<&RawQueue> {
+        self.raw_queue.as_ref()
     }
 
     /// Whether [`crate::Batch`] can draw answers of this model.

@@ -6,6 +6,7 @@ use burn::backend::wgpu::CubeBackend;
 use burn::tensor::{Int, Tensor};
 use cubecl::client::{Client, Graph};
 
+use crate::raw_loop::{RawLoop, RawQueue};
 use crate::{Error, Result};
 
 thread_local! {
@@ -20,20 +21,25 @@ pub fn recording_count() -> u64 {
 /// Launches that run again on the same buffers, prebuilt: a replay looks nothing up, writes
 /// nothing and allocates nothing.
 pub struct StepGraph {
+    /// Keeps every page that the step touches, also where `raw` replays it.
     graph: Graph,
+    raw: Option<RawLoop>,
+    /// Whether launches may wait that the next replay must come after.
+    is_behind: Cell<bool>,
     client: Client,
     n_dispatches: usize,
 }
 
 impl StepGraph {
     /// Runs `step` once for real, then records it without running it. `step` must touch the same
-    /// buffers every time and do nothing but launch; `anchor` says on which device. Capture and
-    /// replay belong on one thread.
+    /// buffers every time and do nothing but launch; `anchor` says on which device, and `raw` is
+    /// [`crate::Compute::raw_queue`]. Capture and replay belong on one thread.
     ///
     /// # Errors
     /// What `step` returns, or [`Error::Device`] if the device cannot record.
     pub fn capture<E: From<Error>>(
         anchor: &Tensor<1, Int>,
+        raw: Option<&RawQueue>,
         step: impl Fn() -> std::result::Result<(), E>,
     ) -> std::result::Result<Self, E> {
         RECORDINGS.set(RECORDINGS.get() + 1);
@@ -42,11 +48,16 @@ impl StepGraph {
         let warm = step();
         client.start_capture().map_err(|e| failed(&e))?;
         let before = crate::dispatch_count();
-        let recorded = warm.and_then(|()| step());
+        let again = || warm.and_then(|()| step());
+        let (recorded, raw) = match raw {
+            Some(raw) => RawLoop::of(raw, again),
+            None => (again(), Ok(None)),
+        };
         let n_dispatches = (crate::dispatch_count() - before) as usize;
         let graph = client.stop_capture().map_err(|e| failed(&e));
         recorded?;
-        Ok(Self { graph: graph?, client, n_dispatches })
+        let raw = raw?;
+        Ok(Self { graph: graph?, raw, is_behind: Cell::new(true), client, n_dispatches })
     }
 
     /// Runs the step once more and hands it to the device; does not wait for it.
@@ -54,10 +65,27 @@ impl StepGraph {
     /// # Errors
     /// [`Error::Device`] if the device was lost.
     pub fn replay(&self) -> Result<()> {
+        if let Some(raw) = &self.raw {
+            if self.is_behind.take() {
+                self.client.flush().map_err(|e| failed(&e))?;
+            }
+            raw.run();
+            return Ok(());
+        }
         // SAFETY: the graph guards every page it touches, and all work on its buffers is issued
         // by the thread that captured it, so nothing races with a replay.
         unsafe { self.graph.replay() }.map_err(|e| failed(&e))?;
         self.client.flush().map_err(|e| failed(&e))
+    }
+
+    /// Notes that something was launched or written since the last replay that the next one reads.
+    pub fn set_behind(&self) {
+        self.is_behind.set(true);
+    }
+
+    /// The loop that replays it, if nothing stands between it and wgpu.
+    pub fn raw_loop(&self) -> Option<&RawLoop> {
+        self.raw.as_ref()
     }
 
     /// Kernels that one replay dispatches, as counted while it was recorded.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, DeviceKind, Int, Tensor};
 pub use globe_shaders::Fragment;
 use globe_shaders::{Stage, Team};
 
+use crate::raw_loop::RawQueue;
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
@@ -21,6 +22,9 @@ pub enum Variant {
     Cooperative(Fragment),
     /// As [`Variant::Subgroups`], but tiles wait in workgroup memory as 16-bit floats.
     Half,
+    /// As [`Variant::Teams`], but up to 16 rows are rounded to 8 bits and multiplied by weights of 4 and 8
+    /// bits as integers, four at a time.
+    PackedDot,
     /// 32 lanes walk a weight row together and add up within subgroups, tiles for many rows: for GPUs.
     Subgroups,
     /// The same through workgroup memory: runs everywhere.
@@ -29,12 +33,13 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lanes,
         Self::Cooperative(Fragment::Side16Lanes32),
         Self::Cooperative(Fragment::Side8Lanes32),
         Self::Cooperative(Fragment::Side8Lanes8),
         Self::Half,
+        Self::PackedDot,
         Self::Subgroups,
         Self::Teams,
     ];
@@ -45,14 +50,19 @@ impl Variant {
             Self::Lanes => "lanes",
             Self::Cooperative(_) => "cooperative",
             Self::Half => "half",
+            Self::PackedDot => "packed_dot",
             Self::Subgroups => "subgroups",
             Self::Teams => "teams",
         }
     }
 
-    /// Whether products of many rows round their factors to 16 bits, so that tokens may differ from
-    /// those of the other variants.
+    /// Whether products round what others do not, so that tokens may differ from theirs.
     pub const fn rounds(self) -> bool {
+        matches!(self, Self::PackedDot) || self.rounds_tiles()
+    }
+
+    /// Whether products of many rows round their factors to 16 bits.
+    pub const fn rounds_tiles(self) -> bool {
         matches!(self, Self::Cooperative(_) | Self::Half)
     }
 
@@ -89,14 +99,14 @@ impl Variant {
     /// How sums are put together where several lanes share a weight row.
     pub(crate) fn team(self) -> Team {
         match self {
-            Self::Lanes | Self::Teams => Team::Plain,
+            Self::Lanes | Self::PackedDot | Self::Teams => Team::Plain,
             Self::Cooperative(_) | Self::Half | Self::Subgroups => Team::Subgroup,
         }
     }
 
     /// How the factors of a tile wait in workgroup memory.
     pub(crate) fn stage(self) -> Stage {
-        if self.rounds() { Stage::F16 } else { Stage::F32 }
+        if self.rounds_tiles() { Stage::F16 } else { Stage::F32 }
     }
 }
 
@@ -173,7 +183,7 @@ impl Adapter {
             Variant::Cooperative(fragment) => {
                 self.fragment == Some(fragment) && self.can_run(Variant::Half)
             }
-            Variant::Teams => true,
+            Variant::PackedDot | Variant::Teams => true,
         }
     }
 }
@@ -245,7 +255,7 @@ pub struct Compute {
     pub(crate) no_scales: Tensor<1, Int>,
     /// Whether it computes on the host.
     software: bool,
-    wgpu: Option<(wgpu::Device, wgpu::Queue)>,
+    wgpu: Option<RawQueue>,
 }
 
 impl Compute {
@@ -298,16 +308,16 @@ impl Compute {
         Self { max_binding_bytes, ..self }
     }
 
-    /// What wgpu calls device and queue, for measuring without what stands above them.
-    pub(crate) fn raw(&self) -> Result<(wgpu::Device, wgpu::Queue)> {
-        let reason = "only an adapter has a queue; choose another --device";
-        self.wgpu.clone().ok_or_else(|| Error::Device { reason: reason.into() })
+    /// Device and queue of wgpu, for replays that go around the thread on which CubeCL issues everything; `None`
+    /// on the CPU path, and in a browser, where there is no such thread and a kernel is compiled only once.
+    pub fn raw_queue(&self) -> Option<RawQueue> {
+        self.wgpu.clone().filter(|_| cfg!(not(target_family = "wasm")))
     }
 
     /// Gives the adapter's memory back at once. Whatever is read from the device later is an
     /// error, as after a driver reset; the CPU path is not affected.
     pub fn destroy(&self) {
-        if let Some((device, _)) = &self.wgpu {
+        if let Some(RawQueue { device, .. }) = &self.wgpu {
             device.destroy();
         }
     }
@@ -368,7 +378,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
-        wgpu: Some((setup.device, setup.queue)),
+        wgpu: Some(RawQueue { device: setup.device, queue: setup.queue }),
     })
 }
 

@@ -76,7 +76,7 @@ pub use packed::{BLOCK, PackedMatrix, WeightFormat};
 pub use packed_gather::packed_gather;
 pub use packed_linear::{Fused, packed_linear};
 pub use packed_linear_backward::packed_linear_backward;
-pub use raw_loop::RawLoop;
+pub use raw_loop::{RawLoop, RawQueue};
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::rms_norm_backward;
 pub use rms_norm_backward_weight::rms_norm_backward_weight;

@@ -22,6 +22,8 @@ const LANES_OUTPUTS: u32 = 32;
 const MANY_OUTPUTS: u32 = 128;
 const MANY_ROWS: usize = 16;
 const MANY_TURNS: usize = 4;
+/// Outputs per workgroup of `packed_linear_dot.wgsl`.
+const DOT_OUTPUTS: u32 = 64;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -82,7 +84,14 @@ pub trait PackedLinearOps: RmsNormOps {
         let has = |flag| plan.flags & flag != 0;
         let [rows, width] = x.shape().dims();
         let part = plan.first..plan.first + plan.rows;
+        let mut factor = None;
         let x = match has(NORM) {
+            // Rounded before the whole row is divided, as in the kernel.
+            true if plan.is_dot(rows) => {
+                let (weighted, per_row) = weighted::<Self>(x, norm, &plan);
+                factor = Some(per_row);
+                weighted
+            }
             // Columns that only fill the last block count as zeros, and not in the mean.
             true => {
                 let share = (plan.norm_dim as f64 / width as f64).sqrt();
@@ -94,11 +103,16 @@ pub trait PackedLinearOps: RmsNormOps {
         };
         let mut weight = unpack::<Self>(plan.format, words, scales, plan.rows, plan.blocks);
         let mut x = x;
-        if plan.is_tiled(rows) && plan.variant.rounds() {
+        if plan.is_tiled(rows) && plan.variant.rounds_tiles() {
             x = rounded::<Self>(x, SHIFT.recip());
             weight = rounded::<Self>(weight, SHIFT);
+        } else if plan.is_dot(rows) {
+            x = rounded_blocks::<Self>(x);
         }
         let mut out = Self::float_matmul(x, Self::float_swap_dims(weight, 0, 1));
+        if let Some(factor) = factor {
+            out = Self::float_mul(out, factor);
+        }
         if has(BIAS) {
             let bias = Self::float_slice(bias, &[part.clone().into()]);
             out = Self::float_add(out, Self::float_reshape(bias, [1, plan.rows].into()));
@@ -121,6 +135,34 @@ pub trait PackedLinearOps: RmsNormOps {
         }
         Self::float_slice_assign(y, &place, out)
     }
+}
+
+/// `x * norm`, and what its rows `[rows, 1]` have still to be multiplied by: one over the root of the mean
+/// of the squares of `x`.
+fn weighted<B: Backend>(
+    x: FloatTensor<B>,
+    norm: FloatTensor<B>,
+    plan: &PackedPlan,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [_, width] = x.shape().dims();
+    let squares = B::float_sum_dim(B::float_mul(x.clone(), x.clone()), 1);
+    let mean = B::float_div_scalar(squares, (plan.norm_dim as f32).into());
+    let root = B::float_sqrt(B::float_add_scalar(mean, plan.eps.into()));
+    let x = B::float_mul(x, B::float_reshape(norm, [1, width].into()));
+    (x, B::float_recip(root))
+}
+
+/// Every block of 32 rounded to 8 bits: to the nearest of 255 multiples of its largest magnitude / 127.
+fn rounded_blocks<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [rows, width] = x.shape().dims();
+    let blocks = B::float_reshape(x, [rows * width / BLOCK, BLOCK].into());
+    let most = B::float_max_dim(B::float_abs(blocks.clone()), 1);
+    let step = B::float_div_scalar(most.clone(), 127.0f32.into());
+    // A block of zeros stays one.
+    let most = B::float_clamp_min(most, f32::MIN_POSITIVE.into());
+    let per_step = B::float_mul_scalar(B::float_recip(most), 127.0f32.into());
+    let integers = B::float_round(B::float_mul(blocks, per_step));
+    B::float_reshape(B::float_mul(integers, step), [rows, width].into())
 }
 
 /// `values * shift` as 16-bit floats, which hold them no more exactly than that.
@@ -169,7 +211,8 @@ impl PackedLinearOps for CubeBackend {
         let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
-        let at_once = (kernel != Kernel::PackedLinearManyLanes).then_some(at_once);
+        let is_chosen = matches!(kernel, Kernel::PackedLinearFew | Kernel::PackedLinearLanes);
+        let at_once = is_chosen.then_some(at_once);
         let program = Program { team, ..plan.program(kernel, at_once) };
         launch(program, &tensors, &params, groups);
         y
@@ -196,6 +239,11 @@ impl PackedPlan {
         (Program { stage: Some(self.variant.stage()), ..program }, TILE)
     }
 
+    /// Whether the rows are multiplied as integers.
+    fn is_dot(&self, rows: usize) -> bool {
+        self.variant == Variant::PackedDot && rows <= FEW_ROWS && self.format.is_scaled()
+    }
+
     /// Kernel, outputs per workgroup and rows that share a read of the weights.
     fn row_kernel(&self, rows: usize) -> (Kernel, u32, usize) {
         let at_once = |most| match rows {
@@ -204,6 +252,7 @@ impl PackedPlan {
             _ => most,
         };
         match self.variant {
+            Variant::PackedDot if self.is_dot(rows) => (Kernel::PackedLinearDot, DOT_OUTPUTS, 1),
             Variant::Lanes if pays_at_once(rows) => {
                 (Kernel::PackedLinearManyLanes, MANY_OUTPUTS, MANY_ROWS)
             }
@@ -220,8 +269,9 @@ fn pays_at_once(rows: usize) -> bool {
     4 * rows.next_multiple_of(MANY_ROWS) < 5 * rows.next_multiple_of(4)
 }
 
-/// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds`] and
-/// there are more than 16 rows, both factors are rounded to 16 bits first; sums are f32 always.
+/// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds_tiles`]
+/// and there are more than 16 rows, both factors are rounded to 16 bits first; with [`Variant::PackedDot`] and
+/// up to 16 rows, each block of 32 inputs to 8 bits. Sums are f32, within a block of integers i32.
 ///
 /// `x: [rows, cols]`, `weight: [outputs, cols]`, `bias: [outputs]`; returns `[rows, outputs]`, or
 /// half the outputs with SwiGLU. `x` may be as wide as the blocks of the weight instead.

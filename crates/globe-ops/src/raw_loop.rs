@@ -1,24 +1,25 @@
-//! The launches of a step through wgpu alone: what a replay is measured against.
+//! The launches of a step through wgpu alone: on native targets, how a recorded step is replayed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::wgpu::wgpu;
+use cubecl::launched::LaunchedKernels;
 use cubecl::wgpu::{AutoCompiler, WgpuResource, WgpuServer};
 use globe_shaders::Program;
 use wgpu::util::DeviceExt;
 
-use crate::{Compute, Error, Result};
+use crate::{Error, Result};
 
 thread_local! {
-    static NOTED: RefCell<Option<Vec<Noted>>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Option<Vec<Result<Noted>>>> = const { RefCell::new(None) };
 }
 
 /// A launch with all that it binds.
 struct Noted {
     program: Program,
-    tensors: Vec<CubeTensor>,
+    buffers: Vec<WgpuResource>,
     params: Vec<u32>,
     groups: [u32; 3],
 }
@@ -27,20 +28,30 @@ struct Noted {
 pub(crate) fn note(program: Program, tensors: &[&CubeTensor], params: &[u32], groups: [u32; 3]) {
     NOTED.with_borrow_mut(|noted| {
         if let Some(noted) = noted {
-            let tensors = tensors.iter().map(|tensor| (*tensor).clone()).collect();
-            noted.push(Noted { program, tensors, params: params.to_vec(), groups });
+            let buffers = tensors.iter().map(|tensor| buffer(tensor)).collect::<Result<Vec<_>>>();
+            let params = params.to_vec();
+            noted.push(buffers.map(|buffers| Noted { program, buffers, params, groups }));
         }
     });
 }
 
-/// The launches of a step as pipelines and bind groups, on the same device and the same buffers.
-/// It does what [`crate::StepGraph`] does with nothing between it and wgpu.
+fn buffer(tensor: &CubeTensor) -> Result<WgpuResource> {
+    let found = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
+    Ok(found.map_err(|e| Error::Device { reason: e.to_string() })?.resource().clone())
+}
+
+/// What wgpu calls device and queue, without what stands above them.
+#[derive(Clone, Debug)]
+pub struct RawQueue {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+}
+
+/// The launches of a step as pipelines and bind groups, on the same device and the same buffers, which
+/// someone else keeps where they are.
 pub struct RawLoop {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    raw: RawQueue,
     dispatches: Vec<Dispatch>,
-    /// Keep what is bound.
-    _noted: Vec<Noted>,
 }
 
 struct Dispatch {
@@ -50,34 +61,41 @@ struct Dispatch {
 }
 
 impl RawLoop {
-    /// Runs `step` once for real and takes its launches over.
+    /// Of what this thread launches while `step` runs; `None` if that is not all our own, as where Burn
+    /// widens rows that are no whole blocks.
     ///
     /// # Errors
-    /// What `step` returns, or [`Error::Device`] on the CPU path.
-    pub fn of<E: From<Error>>(
-        compute: &Compute,
-        step: impl FnOnce() -> std::result::Result<(), E>,
-    ) -> std::result::Result<Self, E> {
-        let (device, queue) = compute.raw()?;
+    /// [`Error::Device`] if a buffer was lost.
+    pub(crate) fn of<T>(raw: &RawQueue, step: impl FnOnce() -> T) -> (T, Result<Option<Self>>) {
+        let launched = LaunchedKernels::new();
         NOTED.set(Some(Vec::new()));
         let done = step();
-        let noted = NOTED.take().unwrap_or_default();
-        done?;
+        let noted = NOTED.take().unwrap_or_default().into_iter().collect::<Result<Vec<_>>>();
+        let n_kernels = launched.finish().len();
+        let own = noted.map(|noted| {
+            let programs: HashSet<Program> = noted.iter().map(|launch| launch.program).collect();
+            (programs.len() == n_kernels).then(|| Self::new(raw.clone(), &noted))
+        });
+        (done, own)
+    }
+
+    fn new(raw: RawQueue, noted: &[Noted]) -> Self {
         let mut pipelines = HashMap::new();
         let dispatch = |launch: &Noted| {
             let pipeline = pipelines.entry(launch.program);
-            let pipeline = pipeline.or_insert_with(|| pipeline_of(&device, launch.program)).clone();
-            let bindings = bind(&device, &pipeline, launch)?;
-            Ok(Dispatch { pipeline, bindings, groups: launch.groups })
+            let new = || pipeline_of(&raw.device, launch.program);
+            let pipeline = pipeline.or_insert_with(new).clone();
+            let bindings = bind(&raw.device, &pipeline, launch);
+            Dispatch { pipeline, bindings, groups: launch.groups }
         };
-        let dispatches = noted.iter().map(dispatch).collect::<Result<Vec<_>>>()?;
-        Ok(Self { device, queue, dispatches, _noted: noted })
+        let dispatches = noted.iter().map(dispatch).collect();
+        Self { raw, dispatches }
     }
 
     /// Encodes the launches once more and hands them to the device; does not wait for it.
     pub fn run(&self) {
         let mut encoder =
-            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.raw.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for Dispatch { pipeline, bindings, groups: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(pipeline);
@@ -85,7 +103,7 @@ impl RawLoop {
             pass.dispatch_workgroups(*x, *y, *z);
         }
         drop(pass);
-        self.queue.submit([encoder.finish()]);
+        self.raw.queue.submit([encoder.finish()]);
     }
 }
 
@@ -114,13 +132,7 @@ fn bind(
     device: &wgpu::Device,
     pipeline: &wgpu::ComputePipeline,
     launch: &Noted,
-) -> Result<wgpu::BindGroup> {
-    let resource = |tensor: &CubeTensor| -> Result<WgpuResource> {
-        let found = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
-        let found = found.map_err(|e| Error::Device { reason: e.to_string() })?;
-        Ok(found.resource().clone())
-    };
-    let resources = launch.tensors.iter().map(resource).collect::<Result<Vec<_>>>()?;
+) -> wgpu::BindGroup {
     let mut params: Vec<u8> = launch.params.iter().flat_map(|word| word.to_le_bytes()).collect();
     params.resize(params.len().next_multiple_of(16), 0);
     let params = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
@@ -128,13 +140,13 @@ fn bind(
         contents: &params,
         usage: wgpu::BufferUsages::UNIFORM,
     });
-    let buffers = resources.iter().map(WgpuResource::as_wgpu_bind_resource);
+    let buffers = launch.buffers.iter().map(WgpuResource::as_wgpu_bind_resource);
     let bound = buffers.chain([params.as_entire_binding()]).enumerate();
     let entries: Vec<_> =
         bound.map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource }).collect();
-    Ok(device.create_bind_group(&wgpu::BindGroupDescriptor {
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: None,
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
-    }))
+    })
 }
