@@ -6,7 +6,7 @@ import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
 import { probe, type Probe } from './probe.js';
 import type {
   DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, MemoryUse, ModelInfo, ModelSource, PhotoInfo,
-  Precision, Progress, StoredModel,
+  Precision, Progress, StoredModel, Verification,
 } from './types.js';
 
 /** Options of [`Globe.load`]. */
@@ -147,6 +147,12 @@ export class Globe {
   /** Models that this browser keeps. */
   static stored(): Promise<StoredModel[]> {
     return once((link) => link.call('stored', null));
+  }
+
+  /** Compares every byte of a stored model with its digests; what differs is deleted. */
+  static verify(url: string, options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void } = {}): Promise<Verification> {
+    const { signal, onProgress } = options;
+    return once((link) => link.call('verify', { url: folderUrl(url), wasmUrl: wasmUrl() }, { signal, onEvent: onProgress }));
   }
 
   /** Deletes a stored model. */

@@ -3,7 +3,7 @@
 import type { ErrorCode } from './errors.js';
 import type {
   DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, MemoryUse, ModelInfo, ModelSource, PhotoInfo,
-  Precision, Progress, StoredModel,
+  Precision, Progress, StoredModel, Verification,
 } from './types.js';
 
 /** Arguments, result and events of every call. */
@@ -19,6 +19,7 @@ export interface Calls {
   };
   stored: { args: null; result: StoredModel[]; event: never };
   remove: { args: { url: string }; result: null; event: never };
+  verify: { args: { url: string; wasmUrl: string }; result: Verification; event: Progress };
   memory: { args: null; result: MemoryUse; event: never };
   dispose: { args: null; result: null; event: never };
 }

@@ -3,6 +3,7 @@
 import { asGlobeError, type ErrorCode } from './errors.js';
 import { findAdapter, type AdapterInfo } from './gpu.js';
 import { fetchManifest } from './model/folder.js';
+import { MAX_UNSTORED_BYTES } from './model/store.js';
 import { folderUrl } from './urls.js';
 
 /** The CPU path of the worker takes no more. */
@@ -48,7 +49,8 @@ export async function probe(url: string | undefined, keptBytes: () => Promise<nu
     else return { fits: false, reason: message, code, device: null, model: null, ...facts };
   }
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
-  if (model && storage && model.bytes > storage.quota) {
+  const unstored = model && storage && model.bytes > storage.quota ? storage.quota : null;
+  if (model && storage && unstored !== null && model.bytes > MAX_UNSTORED_BYTES) {
     return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(storage.quota)} of storage.`, 'Quota');
   }
   if (missing) {
@@ -58,8 +60,9 @@ export async function probe(url: string | undefined, keptBytes: () => Promise<nu
   if (adapter && largestPart > adapter.maxBindingBytes) {
     return verdict(false, 'gpu', `A part of the model takes ${size(largestPart)}; this graphics processor binds at most ${size(adapter.maxBindingBytes)}.`, 'DoesNotFit');
   }
+  const kept = unstored !== null ? ` The browser grants only ${size(unstored)} of storage, so the model is downloaded at each visit.` : '';
   const memory = model ? ` It needs about ${size(model.neededBytes)} of graphics memory, which browsers do not let a page measure.` : '';
-  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}`);
+  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}${kept}`);
 }
 
 async function estimate(): Promise<Probe['storage']> {

@@ -127,7 +127,7 @@ export interface ModelInfo {
   /** Whether kernels may use subgroups. */
   subgroups: boolean;
   /** Which kernels multiply by packed matrices. */
-  kernels: 'lanes' | 'subgroups' | 'teams';
+  kernels: 'lanes' | 'quads' | 'subgroups' | 'teams';
   gazetteer: string;
   /** Whether every byte was compared with a digest of the folder's manifest. */
   verified: boolean;
@@ -157,6 +157,16 @@ export interface StoredModel {
   url: string;
   bytes: number;
   complete: boolean;
+}
+
+/** What became of a stored model when every byte was compared with its digests. */
+export interface Verification {
+  /** Bytes that are as they should be. */
+  bytes: number;
+  /** Files that differ. They count as absent from now on: the next load fetches them again. */
+  damaged: string[];
+  /** Files that never arrived as a whole. */
+  missing: string[];
 }
 
 /** Logits and greedy tokens of a prompt, to compare implementations. */

@@ -4,9 +4,9 @@ import init, { Sha256, Stop, WebEngine, gazetteerVersion, inspect, lastPanic } f
 import { GlobeError, asGlobeError, stopIf } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import type { CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
-import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, type ModelFolder } from './model/folder.js';
+import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
 import { network } from './model/download.js';
-import { openStore } from './model/store.js';
+import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
 /** The CPU path widens every weight to f32 inside 4 GiB of wasm memory, and is slow. */
@@ -43,14 +43,16 @@ async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Pr
   const begin = performance.now();
   await start(args.wasmUrl);
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
-  const opened = await openSource(args, signal, throttled(emit));
-  const device = await chooseDevice(args.device, opened.bytes);
+  let device: 'gpu' | 'cpu' = 'gpu';
+  const choose = async (bytes: number) => void (device = await chooseDevice(args.device, bytes));
+  const opened = await openSource(args, signal, throttled(emit), choose);
   refuse(args.subgroups ? [] : ['subgroups']);
   const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
   stopIf(signal);
   const report = (done: number, total: number) => emit({ stage: 'upload', done, total });
   engine = await WebEngine.load(opened.folder as never, gazetteer, device, subgroups, report);
   stopIf(signal);
+  if (broken) throw broken;
   if (args.warm) {
     emit({ stage: 'compile', done: 0, total: 1 });
     await engine.warm();
@@ -81,10 +83,12 @@ interface Opened {
   storage: ModelInfo['storage'];
 }
 
-async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<Opened> {
+/** The folder of a model. `choose` hears of its size before anything large is fetched or read, and may refuse it. */
+async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (bytes: number) => Promise<void>): Promise<Opened> {
   const hasher = () => new Sha256();
   let [fetched, verified] = [0, 0];
   if ('files' in args.source) {
+    await choose(args.source.files.reduce((sum, { size }) => sum + size, 0));
     const chosen = await chosenFolder(args.source.files, hasher, signal, (bytes, total, file) => {
       verified += bytes;
       emit({ stage: 'verify', done: verified, total, file });
@@ -94,6 +98,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   const base = args.source.url;
   const store = await openStore(args.cache);
   const manifest = await fetchManifest(base, signal, store);
+  await choose(manifest?.totalBytes ?? 0);
   if (!manifest) {
     const onBytes = (bytes: number) => emit({ stage: 'fetch', done: (fetched += bytes), total: 0 });
     return { folder: remoteFolder(base, signal, onBytes), bytes: 0, verified: false, storage: 'none' };
@@ -104,12 +109,22 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
     fetched += bytes; // what an earlier visit fetched counts, once it is verified
     emit({ stage: stage === 'verify' ? 'verify' : 'fetch', done: stage === 'verify' ? verified : fetched, total });
   };
-  const folder = await storedFolder(base, manifest, { store, hasher, signal, onBytes });
-  return { folder, bytes: total, verified: true, storage: store.kind };
+  const open = async (kept: Store): Promise<Opened> => {
+    const folder = await storedFolder(base, manifest, { store: kept, hasher, signal, onBytes });
+    return { folder, bytes: total, verified: true, storage: kept.kind };
+  };
+  try {
+    return await open(store);
+  } catch (thrown) {
+    const refused = asGlobeError(thrown).code === 'Quota' && store.kind !== 'memory';
+    if (!refused || total > MAX_UNSTORED_BYTES) throw thrown;
+    fetched = verified = 0;
+    return open(await openStore(false));
+  }
 }
 
 /** Progress by bytes arrives far more often than a page can draw. */
-function throttled(emit: Emit<'load'>): Emit<'load'> {
+function throttled(emit: (progress: Progress) => void): (progress: Progress) => void {
   let [last, stage] = [0, ''];
   return (progress: Progress) => {
     const now = performance.now();
@@ -160,6 +175,7 @@ async function locate(
       if (kind === 'token') batch.token(a, b, text);
       else batch.other(kind, a, b);
     });
+    if (broken) throw broken; // what was computed without memory is no answer
     batch.flush();
     return JSON.parse(json) as LocateResult;
   } finally {
@@ -223,6 +239,11 @@ const handlers: { [N in CallName]: Handler<N> } = {
     await removeModel(await openStore(true), url);
     return null;
   },
+  verify: async ({ url, wasmUrl }, signal, emit) => {
+    await start(wasmUrl);
+    const told = throttled(emit);
+    return verifyModel(await openStore(true), url, () => new Sha256(), signal, (done, total, file) => told({ stage: 'verify', done, total, file }));
+  },
   memory: async () => ({ wasmBytes: wasm?.memory.buffer.byteLength ?? 0, ...(JSON.parse(loaded().memory()) as Omit<MemoryUse, 'wasmBytes'>) }),
   dispose: async () => {
     engine?.dispose();
@@ -265,6 +286,10 @@ function explain(thrown: unknown): { code: GlobeError['code']; message: string }
   if (trapped) {
     engine = null; // its memory is in an unknown state
     broken ??= new GlobeError('Engine', `the engine stopped: ${lastPanic() ?? thrown.message}`);
+  }
+  if (broken?.code === 'DoesNotFit') {
+    engine?.dispose(); // all of the adapter's memory, also for other tabs
+    engine = null;
   }
   const error = asGlobeError(thrown);
   const shown = broken && (trapped || error.code === 'Engine' || error.code === 'DeviceLost') ? broken : error;

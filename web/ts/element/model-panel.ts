@@ -23,6 +23,8 @@ export class GlobeModelPanel extends LitElement {
   @state() private failure: GlobeError | null = null;
   @state() private info: ModelInfo | null = null;
   @state() private stored: StoredModel[] = [];
+  /** What is known of the stored model that was checked last. */
+  @state() private checked: { words: string; bad: boolean } | null = null;
   private stopper: AbortController | null = null;
 
   override connectedCallback(): void {
@@ -130,15 +132,33 @@ export class GlobeModelPanel extends LitElement {
       ${this.stored.map(
         (model) => html`<div class="row small">
           <span>${new URL(model.url).pathname}, ${size(model.bytes)}${model.complete ? '' : ', incomplete'}</span>
+          <button type="button" class="quiet" @click=${() => this.check(model)} aria-label="Check ${new URL(model.url).pathname}">Check</button>
           <button type="button" class="quiet" @click=${() => this.forget(model)} aria-label="Delete ${new URL(model.url).pathname}">Delete</button>
         </div>`,
       )}
+      <p role="status" class=${this.checked?.bad ? 'bad small' : 'soft small'}>${this.checked?.words ?? ''}</p>
     </details>`;
   }
 
   private address(): string {
     const url = new URL(this.model || './', document.baseURI);
     return url.href.endsWith('/') ? url.href : `${url.href}/`;
+  }
+
+  /** Compares a stored model with its digests. */
+  private async check({ url }: StoredModel): Promise<void> {
+    const tell = (words: string, bad = false) => (this.checked = { words, bad });
+    const onProgress = ({ done, total }: Progress) => tell(`Checking: ${size(done)} of ${size(total)}`);
+    tell('Checking…');
+    try {
+      const { bytes, damaged, missing } = await Globe.verify(url, { onProgress });
+      if (damaged.length > 0) tell(`${damaged.join(', ')} was damaged and is deleted. The next load fetches it again.`, true);
+      else if (missing.length > 0) tell(`${size(bytes)} are as they should be; the download is not complete.`);
+      else tell(`All ${size(bytes)} are as they should be.`);
+    } catch (thrown) {
+      tell(sentence(asGlobeError(thrown).message), true);
+    }
+    this.stored = await Globe.stored().catch(() => []);
   }
 
   private async forget(model: StoredModel): Promise<void> {

@@ -4,6 +4,7 @@ import { GlobeError, stopIf } from '../errors.js';
 import { digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
+import type { Verification } from '../types.js';
 
 /** What the wasm module reads from. */
 export interface ModelFile {
@@ -84,6 +85,44 @@ export async function removeModel(store: Store, base: string): Promise<void> {
     await setRecord(store, entry.sha256, null);
     await store.delete(entry.sha256);
   }
+}
+
+/** Compares a stored model with its digests; files that differ are deleted, so that the next load fetches them. */
+export async function verifyModel(
+  store: Store,
+  base: string,
+  hasher: () => Hasher,
+  signal: AbortSignal,
+  onBytes: (done: number, total: number, file: string) => void,
+): Promise<Verification> {
+  const kept = await keptModel(store, await modelKey(base));
+  if (!kept) throw new GlobeError('Model', 'no model of this address is stored');
+  const { entries, totalBytes } = parseManifest(kept.manifest.name, kept.manifest.text);
+  const found: Verification = { bytes: 0, damaged: [], missing: [] };
+  let done = 0;
+  for (const { name, size, sha256 } of entries) {
+    if (!(await record(store, sha256))?.complete) {
+      found.missing.push(name);
+      continue;
+    }
+    const hash = hasher();
+    for (let start = 0; start < size; start += PIECE_BYTES) {
+      stopIf(signal);
+      const bytes = await store.read(sha256, start, Math.min(start + PIECE_BYTES, size)).catch(() => new Uint8Array());
+      hash.update(bytes);
+      onBytes((done += bytes.length), totalBytes, name);
+    }
+    const digest = hash.digest();
+    hash.free();
+    if (digest === sha256) {
+      found.bytes += size;
+      continue;
+    }
+    found.damaged.push(name);
+    await setRecord(store, sha256, null);
+    await store.delete(sha256);
+  }
+  return found;
 }
 
 /** Makes every file of a manifest present, and returns the folder of them. */

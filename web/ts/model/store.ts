@@ -5,6 +5,9 @@ import { GlobeError, asGlobeError } from '../errors.js';
 /** Files are fetched, checked and kept in pieces of this many bytes. */
 export const PIECE_BYTES = 4 << 20;
 
+/** A model that the browser refuses to store is held in memory up to this size, and is gone with the tab. */
+export const MAX_UNSTORED_BYTES = 1 << 30;
+
 /** What is known of a file; it counts as present only when complete. */
 export interface FileRecord {
   size: number;

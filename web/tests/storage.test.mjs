@@ -1,0 +1,211 @@
+// Where a model is kept when a browser refuses the best place, what becomes of half a download, and of damage on disk.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { listFiles } from '../scripts/list-files.mjs';
+import { GOLDEN, WEB, launch, newPage, newPageIn } from './browser.mjs';
+import { serve } from './server.mjs';
+
+const PIECE = 4 << 20;
+const WEIGHTS = '/model/model.safetensors';
+
+let server, browser, model;
+before(async () => {
+  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
+  await listFiles(join(GOLDEN, 'untied'), model);
+  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model });
+  browser = await launch();
+});
+beforeEach(() => {
+  server.faults = {};
+  server.files = {};
+  server.requests.length = 0;
+});
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  rmSync(model, { recursive: true, force: true });
+});
+
+const load = (page, options = {}) =>
+  page.evaluate(async (options) => {
+    const { Globe } = await import('/dist/globe.js');
+    try {
+      const globe = await Globe.load({ url: '/model/', device: 'cpu', warm: false, ...options });
+      globe.dispose();
+      return globe.info;
+    } catch ({ code, message }) {
+      return { code, message };
+    }
+  }, options);
+
+/** Calls of the package's class, by name. */
+const ask = (page, name, ...args) =>
+  page.evaluate(async ({ name, args }) => {
+    const { Globe } = await import('/dist/globe.js');
+    return Globe[name](...args);
+  }, { name, args });
+
+const asked = (path) => server.requests.filter((request) => request.path === path);
+
+/** Runs `work` in every worker before the engine does. */
+const inWorkers = (work) => (server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(`(${work})();\n`), bytes]));
+
+/** Adds a file to the model that has more than one piece, and that no loader reads. */
+function pad(bytes) {
+  const big = Buffer.alloc(bytes, 7);
+  const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
+  manifest.files.unshift({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
+  server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
+  server.files['/model/padding.bin'] = big;
+}
+
+async function inPage(work) {
+  const page = await newPage(browser, server);
+  await work(page);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+}
+
+test('without OPFS the Cache API keeps a model, and damage there is found as well', () => inPage(async (page) => {
+  inWorkers(() => {
+    StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));
+  });
+  assert.equal((await load(page)).storage, 'cache');
+  server.requests.length = 0;
+  assert.equal((await load(page)).storage, 'cache');
+  assert.deepEqual(asked(WEIGHTS), [], 'the second load asks for no weights');
+  const [stored] = await ask(page, 'stored');
+  assert.equal(stored.complete, true);
+
+  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  await page.evaluate(async (digest) => {
+    const cache = await caches.open('globe-models');
+    const url = `${location.origin}/globe-models/${digest}/0`;
+    const bytes = new Uint8Array(await (await cache.match(url)).arrayBuffer());
+    bytes[1000] ^= 1;
+    await cache.put(url, new Response(bytes));
+  }, digest);
+  assert.equal((await load(page)).storage, 'cache');
+  assert.equal(asked(WEIGHTS).length, 1, 'fetched again once');
+  await ask(page, 'remove', '/model/');
+  assert.deepEqual(await ask(page, 'stored'), []);
+  assert.equal(await page.evaluate(async () => (await (await caches.open('globe-models')).keys()).length), 0);
+}));
+
+test('without any storage a model is held in memory', () => inPage(async (page) => {
+  inWorkers(() => {
+    StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));
+    CacheStorage.prototype.open = () => Promise.reject(new DOMException('refused', 'SecurityError'));
+  });
+  const { storage, verified } = await load(page);
+  assert.deepEqual({ storage, verified }, { storage: 'memory', verified: true });
+}));
+
+/** The browser's own quota, as on a full disk. */
+async function grant(page, quotaSize) {
+  const session = await page.context().newCDPSession(page);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(server.url).origin, quotaSize });
+}
+
+test('a small model that the quota refuses is held in memory, a large one is refused before it is fetched', () => inPage(async (page) => {
+  await grant(page, 20_000);
+  assert.equal((await load(page)).storage, 'memory');
+  assert.ok(!(await ask(page, 'stored')).some(({ complete }) => complete), 'nothing counts as present');
+
+  const manifest = { format: 'globe-files', version: 1, files: [{ name: 'model.safetensors', size: 2 ** 31, sha256: 'a'.repeat(64) }] };
+  server.files['/large/files.json'] = Buffer.from(JSON.stringify(manifest));
+  const refused = await load(page, { url: '/large/', device: 'gpu' });
+  assert.equal(refused.code, 'Quota');
+  // A browser that does not tell its quota refuses only when something is written.
+  assert.match(refused.message, /^the (model needs 2148 MB more, the browser grants \d+ MB|browser has no room to store the model)/);
+  assert.deepEqual(server.requests.filter(({ path }) => path === '/large/model.safetensors'), []);
+}));
+
+test('a disk that is full half way is found out as well', () => inPage(async (page) => {
+  pad(3 * PIECE);
+  inWorkers(() => {
+    const { write } = FileSystemSyncAccessHandle.prototype;
+    FileSystemSyncAccessHandle.prototype.write = function (bytes, options) {
+      if (options?.at > 0) throw new DOMException('no space', 'QuotaExceededError');
+      return write.call(this, bytes, options);
+    };
+  });
+  assert.equal((await load(page)).storage, 'memory');
+  assert.ok(!(await ask(page, 'stored')).some(({ complete }) => complete));
+}));
+
+test('a download goes on where a closed tab left it', async () => {
+  pad(3 * PIECE);
+  // Two pieces arrive, then nothing: the tab is closed while it waits.
+  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+    if (request.headers.range) return bytes;
+    response.writeHead(200, { 'content-length': bytes.length });
+    response.write(bytes.subarray(0, 2 * PIECE + 1000));
+    return null;
+  };
+  const context = await browser.newContext();
+  const first = await newPageIn(context, server);
+  void load(first).catch(() => undefined);
+  const second = await newPageIn(context, server);
+  const stored = async () => (await ask(second, 'stored')).map(({ bytes, complete }) => ({ bytes, complete }));
+  for (let i = 0; i < 100 && (await stored())[0]?.bytes !== 2 * PIECE; i++) await new Promise((done) => setTimeout(done, 100));
+  await first.close();
+  assert.deepEqual(await stored(), [{ bytes: 2 * PIECE, complete: false }]);
+  const { storage, message } = await load(second);
+  assert.equal(storage, 'opfs', message);
+  assert.deepEqual(asked('/model/padding.bin').map(({ range }) => range), [undefined, `bytes=${2 * PIECE}-`]);
+  await context.close();
+});
+
+test('what is stored can be verified: damage is named, deleted and fetched again', () => inPage(async (page) => {
+  assert.equal((await load(page)).storage, 'opfs');
+  const total = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8')).files.reduce((sum, { size }) => sum + size, 0);
+  assert.deepEqual(await ask(page, 'verify', '/model/'), { bytes: total, damaged: [], missing: [] });
+  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  await page.evaluate(async (digest) => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
+    const writer = await (await folder.getFileHandle(digest)).createWritable({ keepExistingData: true });
+    await writer.write({ type: 'write', position: 1000, data: new Uint8Array([1, 2, 3]) });
+    await writer.close();
+  }, digest);
+  const { damaged, missing } = await ask(page, 'verify', '/model/');
+  assert.deepEqual({ damaged, missing }, { damaged: ['model.safetensors'], missing: [] });
+  assert.deepEqual((await ask(page, 'verify', '/model/')).missing, ['model.safetensors'], 'it counts as absent from then on');
+  server.requests.length = 0;
+  assert.equal((await load(page)).storage, 'opfs');
+  assert.equal(asked(WEIGHTS).length, 1);
+  const unknown = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    return Globe.verify('/elsewhere/').catch(({ code }) => code);
+  });
+  assert.equal(unknown, 'Model');
+}));
+
+test('a disk that damages a file again is an error', () => inPage(async (page) => {
+  assert.equal((await load(page)).storage, 'opfs');
+  inWorkers(() => {
+    const { arrayBuffer } = Blob.prototype;
+    Blob.prototype.arrayBuffer = async function () {
+      const bytes = await arrayBuffer.call(this);
+      if (bytes.byteLength > 0) new Uint8Array(bytes)[0] ^= 1;
+      return bytes;
+    };
+  });
+  const { code, message } = await load(page);
+  assert.equal(code, 'Integrity');
+  assert.match(message, /was damaged in storage, twice/);
+}));
+
+test('offline at the first visit is said as such', () => inPage(async (page) => {
+  await page.evaluate(() => import('/dist/globe.js'));
+  server.faults['/model/files.json'] = server.faults['/model/manifest.json'] = (bytes, request, response) => (response.destroy(), null);
+  inWorkers(() => Object.defineProperty(WorkerNavigator.prototype, 'onLine', { get: () => false }));
+  const { code, message } = await load(page);
+  assert.equal(code, 'Network');
+  assert.match(message, /this device is offline, and the model is not stored/);
+}));
