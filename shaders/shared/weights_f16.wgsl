@@ -1,13 +1,17 @@
 // Blocks of 32 weights as 16-bit floats: value 2i is the low half of word i. Needs no f16 feature.
 
 const VECS: u32 = 4u; // vec4<u32> per block
+const PER_VEC: u32 = 2u; // quads in a vec4<u32>
 const SCALED: bool = false;
 
 alias Block = array<vec4<u32>, VECS>;
 
+// Values 4j .. 4j + 4 of a vec4 of words.
+fn vec_values(vector: vec4<u32>, j: u32) -> vec4<f32> {
+    return vec4(unpack2x16float(vector[2u * j]), unpack2x16float(vector[2u * j + 1u]));
+}
+
 // Values 4k .. 4k + 4 of a block.
 fn values(block: Block, k: u32) -> vec4<f32> {
-    let word = 2u * (k & 1u);
-    let vector = block[k / 2u];
-    return vec4(unpack2x16float(vector[word]), unpack2x16float(vector[word + 1u]));
+    return vec_values(block[k / PER_VEC], k % PER_VEC);
 }

@@ -1,11 +1,17 @@
 // Blocks of 32 weights as they are.
 
 const VECS: u32 = 8u; // vec4<u32> per block
+const PER_VEC: u32 = 1u; // quads in a vec4<u32>
 const SCALED: bool = false;
 
 alias Block = array<vec4<u32>, VECS>;
 
+// The values of a vec4 of words.
+fn vec_values(vector: vec4<u32>, j: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vector);
+}
+
 // Values 4k .. 4k + 4 of a block.
 fn values(block: Block, k: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(block[k]);
+    return vec_values(block[k / PER_VEC], k % PER_VEC);
 }

@@ -1,13 +1,19 @@
 // Blocks of 32 weights in 4 bits: byte j of word i holds value 8i + j below and 8i + 4 + j above.
 
 const VECS: u32 = 1u; // vec4<u32> per block
+const PER_VEC: u32 = 8u; // quads in a vec4<u32>
 const SCALED: bool = true;
 
 alias Block = array<vec4<u32>, VECS>;
 
-// Values 4k .. 4k + 4 of a block, before its scale.
-fn values(block: Block, k: u32) -> vec4<f32> {
-    let word = block[0][k / 2u] >> (4u * (k & 1u));
+// Values 4j .. 4j + 4 of a vec4 of words, before their scale.
+fn vec_values(vector: vec4<u32>, j: u32) -> vec4<f32> {
+    let word = vector[j / 2u] >> (4u * (j & 1u));
     let nibbles = vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4(15u);
     return vec4<f32>(vec4<i32>(nibbles) - vec4(8));
+}
+
+// Values 4k .. 4k + 4 of a block, before its scale.
+fn values(block: Block, k: u32) -> vec4<f32> {
+    return vec_values(block[0], k);
 }

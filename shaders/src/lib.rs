@@ -56,10 +56,14 @@ kernels! {
     AttentionLanes => "attention_lanes",
     /// Parts of one token's attention put together.
     AttentionMerge => "attention_merge",
+    /// Softmax attention over a key range per query, in workgroups of four.
+    AttentionQuads => "attention_quads",
     /// One part of one token's attention.
     AttentionSplit => "attention_split",
     /// The same for adapters whose loads are dear.
     AttentionSplitLanes => "attention_split_lanes",
+    /// One part of one token's attention, in workgroups of four.
+    AttentionSplitQuads => "attention_split_quads",
     /// Bytes moved, for measuring.
     BenchCopy => "bench_copy",
     /// Numbers multiplied, for measuring.
@@ -98,6 +102,8 @@ kernels! {
     PackedLinearLanes => "packed_linear_lanes",
     /// The same for 16 rows at once.
     PackedLinearManyLanes => "packed_linear_many_lanes",
+    /// Product with a packed matrix in subgroups of four.
+    PackedLinearQuads => "packed_linear_quads",
     /// Product with a packed matrix, tiled.
     PackedLinearTile => "packed_linear_tile",
     /// Root-mean-square norm.
@@ -137,6 +143,7 @@ macro_rules! shared {
 }
 
 shared! {
+    "attention_four",
     "attention_lanes",
     "attention_tile",
     "erf",

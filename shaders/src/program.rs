@@ -270,6 +270,7 @@ impl Program {
     /// Whether it runs only where shaders have subgroups.
     pub fn needs_subgroups(&self) -> bool {
         self.kernel.name().ends_with("_lanes")
+            || self.kernel == Kernel::PackedLinearQuads
             || self.team == Some(Team::Subgroup)
             || self.needs_cooperative()
     }

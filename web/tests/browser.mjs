@@ -16,12 +16,12 @@ const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
 /** More of the browser's flags, to find out what costs: `FLAGS="--enable-dawn-features=disable_robustness"`. */
 const MORE = (process.env.FLAGS ?? '').split(' ').filter(Boolean);
 
-const options = (webgpu) => ({
+const options = (webgpu, flags = []) => ({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU']), ...MORE],
+  args: [...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU']), ...flags, ...MORE],
 });
 
-export const launch = ({ webgpu = true } = {}) => chromium.launch(options(webgpu));
+export const launch = ({ webgpu = true, flags = [] } = {}) => chromium.launch(options(webgpu, flags));
 
 /** A browser that keeps its storage on disk, in `folder`: contexts of the other one keep it in memory. */
 export const launchProfile = (folder) => chromium.launchPersistentContext(folder, options(true));

@@ -20,6 +20,8 @@ pub(crate) const MAX_SCORES: usize = 1 << 24;
 const TILE: u32 = 64;
 /// The same of the kernels with a row per lane.
 const LANES_ROWS: u32 = 32;
+/// The same of `attention_quads.wgsl`.
+const QUADS_ROWS: u32 = 4;
 /// Quads of a head that eight invocations sum with one quad each.
 const QUADS_PER_PART: usize = 8;
 
@@ -33,11 +35,12 @@ pub struct AttentionPlan {
 }
 
 impl AttentionPlan {
-    /// Of two kernels the one that suits the adapter, with as many quads as the head needs, and the
-    /// rows of its workgroups.
+    /// Of two kernels, or of three in the forward pass, the one that suits the adapter, with as many
+    /// quads as the head needs, and the rows of its workgroups.
     pub(crate) fn choose(self, tiled: Kernel, lanes: Kernel, head_dim: usize) -> (Program, u32) {
         let (kernel, rows) = match self.variant {
             Variant::Lanes => (lanes, LANES_ROWS),
+            Variant::Quads if tiled == Kernel::Attention => (Kernel::AttentionQuads, QUADS_ROWS),
             _ => (tiled, TILE),
         };
         (Program { parts: Some(quads_per_lane(head_dim)), ..kernel.into() }, rows)

@@ -15,8 +15,10 @@ use crate::shapes::{expect, supported};
 
 /// Keys per workgroup.
 const KEYS: usize = 64;
-/// Query heads per workgroup.
+/// Query heads per workgroup of `attention_split.wgsl`.
 const HEADS: usize = 8;
+/// The same of `attention_split_quads.wgsl`.
+const QUADS_HEADS: usize = 4;
 /// Lanes of the kernel with queries in lanes.
 const LANES: usize = 8;
 /// Queries per lane where rows share what they load.
@@ -149,10 +151,14 @@ impl AttentionStepOps for CubeBackend {
                 lanes(Part::Rest, 1);
             }
         } else {
-            let teams = group.div_ceil(HEADS);
+            let (kernel, heads) = match plan.variant {
+                Variant::Quads => (Kernel::AttentionSplitQuads, QUADS_HEADS),
+                _ => (Kernel::AttentionSplit, HEADS),
+            };
+            let teams = group.div_ceil(heads);
             let params = words![n_kv_heads, group, quads, chunks, window, teams, plan.scale];
             let groups = [chunks, n_kv_heads * teams, rows].map(|n| n as u32);
-            let split = Program { kv: Some(kv), ..Kernel::AttentionSplit.into() };
+            let split = Program { kv: Some(kv), ..kernel.into() };
             launch(split, &tensors, &params, groups);
         }
         let params = words![n_heads, quads, chunks];

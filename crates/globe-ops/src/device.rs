@@ -18,6 +18,8 @@ const VARIANT_VARIABLE: &str = "GLOBE_LINEAR";
 pub enum Variant {
     /// A weight row per lane, or a query, and the rest broadcast within the subgroup: fastest on software adapters.
     Lanes,
+    /// The same in subgroups of four, for software adapters that compile loops as they stand: SwiftShader.
+    Quads,
     /// As [`Variant::Subgroups`], but tiles are products of 16-bit matrices that subgroups hold.
     Cooperative(Fragment),
     /// As [`Variant::Subgroups`], but tiles wait in workgroup memory as 16-bit floats.
@@ -33,8 +35,9 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lanes,
+        Self::Quads,
         Self::Cooperative(Fragment::Side16Lanes32),
         Self::Cooperative(Fragment::Side8Lanes32),
         Self::Cooperative(Fragment::Side8Lanes8),
@@ -48,6 +51,7 @@ impl Variant {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lanes => "lanes",
+            Self::Quads => "quads",
             Self::Cooperative(_) => "cooperative",
             Self::Half => "half",
             Self::PackedDot => "packed_dot",
@@ -89,7 +93,7 @@ impl Variant {
     /// round are taken only when they are asked for.
     fn choose(adapter: &Adapter) -> Self {
         let suits = |variant: &Self| match variant {
-            Self::Lanes => adapter.software,
+            Self::Lanes | Self::Quads => adapter.software,
             _ => !variant.rounds(),
         };
         let asked = Self::asked(adapter).unwrap_or_default();
@@ -99,7 +103,7 @@ impl Variant {
     /// How sums are put together where several lanes share a weight row.
     pub(crate) fn team(self) -> Team {
         match self {
-            Self::Lanes | Self::PackedDot | Self::Teams => Team::Plain,
+            Self::Lanes | Self::Quads | Self::PackedDot | Self::Teams => Team::Plain,
             Self::Cooperative(_) | Self::Half | Self::Subgroups => Team::Subgroup,
         }
     }
@@ -176,6 +180,7 @@ impl Adapter {
         let (least, most) = self.subgroup_size;
         match variant {
             Variant::Lanes => has && (least, most) == (8, 8),
+            Variant::Quads => has && (least, most) == (4, 4),
             // A team of 32 must hold whole subgroups, also where the driver may choose their size; its
             // workgroup memory has room for subgroups of 4, WebGPU's smallest.
             Variant::Subgroups => has && least.is_power_of_two() && least >= 4 && most <= 32,

@@ -127,6 +127,13 @@ pub(crate) fn launch(
     );
 }
 
+/// Whether subgroups hold four invocations: there the kernels in workgroups of four are the fastest. Such adapters are
+/// software that stores every number of workgroup memory once for each subgroup when it is zeroed, as in a browser.
+pub(crate) fn in_fours(tensor: &CubeTensor) -> bool {
+    let hardware = &tensor.client.properties().hardware;
+    (hardware.plane_size_min, hardware.plane_size_max) == (4, 4)
+}
+
 /// An uninitialised tensor on the device of `like`.
 pub(crate) fn output(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let shape = shape.into();

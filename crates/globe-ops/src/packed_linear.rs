@@ -24,6 +24,8 @@ const MANY_ROWS: usize = 16;
 const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_dot.wgsl`.
 const DOT_OUTPUTS: u32 = 64;
+/// Outputs per workgroup of `packed_linear_quads.wgsl`.
+const QUADS_OUTPUTS: u32 = 16;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -226,7 +228,7 @@ impl PackedPlan {
 
     /// Whether a tile of many rows is computed together.
     fn is_tiled(&self, rows: usize) -> bool {
-        self.variant != Variant::Lanes && rows > FEW_ROWS
+        !matches!(self.variant, Variant::Lanes | Variant::Quads) && rows > FEW_ROWS
     }
 
     /// Kernel for many rows, and its rows and outputs per workgroup.
@@ -258,6 +260,7 @@ impl PackedPlan {
             }
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
+            Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(8)),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
     }

@@ -1,0 +1,136 @@
+// y = softmax(q k^T * scale) v and lse as in attention.wgsl, where subgroups hold four: four rows per workgroup
+// of four.
+//
+// Rows, ranges and the running maximum as in attention.wgsl.
+// Dispatch (ceil(tokens * group / 4), n_kv_heads, 1). quads at most 8 * PARTS.
+// Oracle: globe_ops::attention, default body.
+
+#import attention_four
+#import kv
+#import parts
+
+struct Params {
+    tokens: u32,
+    n_kv_heads: u32,
+    group: u32, // query heads per key head
+    quads: u32, // head_dim / 4
+    keys: u32,
+    prefix: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<storage, read_write> q: array<vec4<f32>>;         // [tokens, n_heads, quads]
+@group(0) @binding(1) var<storage, read_write> k: array<KvQuad>;            // [keys, n_kv_heads, quads]
+@group(0) @binding(2) var<storage, read_write> v: array<KvQuad>;            // [keys, n_kv_heads, quads]
+@group(0) @binding(3) var<storage, read_write> ranges: array<vec2<i32>>;    // [tokens] first key and end
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;         // [tokens, n_heads, quads]
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;             // [tokens, n_heads]
+@group(0) @binding(6) var<uniform> params: Params;
+
+var<workgroup> row_ranges: array<vec2<u32>, WG>; // first key of each row and its end
+
+// Where row stands in `lse`, and its quads in q and y. Rows past the end repeat the last one.
+fn head_row(row: u32, kv_head: u32) -> u32 {
+    let at = min(row, params.tokens * params.group - 1u);
+    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
+}
+
+fn least(v: vec4<u32>) -> u32 {
+    return min(min(v.x, v.y), min(v.z, v.w));
+}
+
+fn most(v: vec4<u32>) -> u32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+// Keys that the rows walk through: 0 .. x, then y .. z, none twice.
+fn rows_span(first: vec4<u32>, end: vec4<u32>, shared_end: vec4<u32>) -> vec3<u32> {
+    let before = min(most(shared_end), params.keys);
+    let seeing = first < end;
+    let own = vec2(least(select(vec4(params.keys), first, seeing)), most(select(vec4(0u), end, seeing)));
+    return vec3(min(before, own.x), own.x, max(own.x, max(own.y, before)));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let kv_head = workgroup.y;
+    let row = workgroup.x * 4u;
+    let queries = vec4(
+        head_row(row, kv_head), head_row(row + 1u, kv_head), head_row(row + 2u, kv_head), head_row(row + 3u, kv_head),
+    );
+    let own = vec2<u32>(max(ranges[queries[local] / (params.n_kv_heads * params.group)], vec2(0)));
+    row_ranges[local] = vec2(own.x, min(own.y, params.keys));
+    let all = workgroupUniformLoad(&row_ranges);
+    let first = vec4(all[0].x, all[1].x, all[2].x, all[3].x);
+    let end = vec4(all[0].y, all[1].y, all[2].y, all[3].y);
+    let shared_end = min(first, vec4(params.prefix));
+    let span = rows_span(first, end, shared_end);
+    let shared_steps = (span.x + WALKED - 1u) / WALKED;
+    let steps = shared_steps + (span.z - span.y + WALKED - 1u) / WALKED;
+
+    let q_at = queries * params.quads;
+    var highest = vec4(LOWEST);
+    var total = vec4<f32>();
+    var sums = array<mat4x4<f32>, 2u * PARTS>(); // [quad of this invocation][row]
+    for (var turn = 0u; turn < steps; turn++) {
+        var start = turn * WALKED;
+        var stop = span.x;
+        if turn >= shared_steps {
+            start = span.y + (turn - shared_steps) * WALKED;
+            stop = span.z;
+        }
+        let n = min(WALKED, stop - start);
+        let before = highest;
+        for (var i = local; i < n; i += 2u * WG) {
+            let keys = start + vec2(i, i + WG);
+            let k_at = (min(keys, vec2(params.keys - 1u)) * params.n_kv_heads + kv_head) * params.quads;
+            var near = vec4<f32>();
+            var far = vec4<f32>();
+            for (var d = 0u; d < params.quads; d++) {
+                let rows = mat4x4(q[q_at.x + d], q[q_at.y + d], q[q_at.z + d], q[q_at.w + d]);
+                near += kv_values(k[k_at.x + d]) * rows;
+                far += kv_values(k[k_at.y + d]) * rows;
+            }
+            let sees_near = ((vec4(keys.x) >= first) & (vec4(keys.x) < end)) | (vec4(keys.x) < shared_end);
+            let sees_far = ((vec4(keys.y) >= first) & (vec4(keys.y) < end)) | (vec4(keys.y) < shared_end);
+            near = select(vec4(LOWEST), near * params.scale, sees_near);
+            far = select(vec4(LOWEST), far * params.scale, sees_far & vec4(keys.y < stop));
+            weights[i] = near;
+            weights[i + WG] = far;
+            highest = max(highest, max(near, far));
+        }
+        highest = four_max(local, highest);
+        let shrink = exp(before - highest);
+        total = total * shrink + weigh(local, n, highest);
+        workgroupBarrier();
+        for (var c = 0u; c * WG < params.quads; c++) {
+            let quad = min(c * WG + local, params.quads - 1u);
+            var sum = mat4x4<f32>();
+            for (var i = 0u; i < n; i++) {
+                let at = ((start + i) * params.n_kv_heads + kv_head) * params.quads;
+                sum += outer(kv_values(v[at + quad]), weights[i]);
+            }
+            let old = sums[c];
+            sums[c] = mat4x4(old[0] * shrink.x, old[1] * shrink.y, old[2] * shrink.z, old[3] * shrink.w) + sum;
+        }
+        workgroupBarrier();
+    }
+
+    total = four_sum(local, total);
+    for (var i = 0u; i < 4u; i++) {
+        if row + i >= params.tokens * params.group {
+            continue;
+        }
+        let is_seeing = total[i] > 0.0; // a query that sees no key gives zeros
+        let norm = select(0.0, 1.0 / total[i], is_seeing);
+        for (var c = 0u; c * WG + local < params.quads; c++) {
+            y[queries[i] * params.quads + c * WG + local] = sums[c][i] * norm;
+        }
+        if local == i {
+            lse[queries[i]] = select(0.0, highest[i] + log(total[i]), is_seeing);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+// What a visitor can do with the element: every way to give a photo, what is shown of it, the map, models and settings.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { listFiles } from '../scripts/list-files.mjs';
+import { ARTEFACTS, GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { EXAMPLE } from './example-result.mjs';
+import { withExif } from './exif.mjs';
+import { serve } from './server.mjs';
+
+const JPEG = readFileSync(join(GOLDEN, 'images/photo.jpg')); // 240 x 180
+const LISBON = { lat: 38.71, lon: -9.14 };
+const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'];
+
+let server, browser, model;
+before(async () => {
+  mkdirSync(ARTEFACTS, { recursive: true });
+  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
+  await listFiles(join(GOLDEN, 'window112'), model);
+  server = await serve({ '/': join(WEB, 'site'), '/models/demo/': model });
+  browser = await launch({ flags: CAMERA });
+});
+beforeEach(() => (server.requests.length = 0));
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+const locator = (page) => page.locator('globe-locator');
+const set = (page, values) => locator(page).evaluate((element, values) => void Object.assign(element, values), values);
+const get = (page, name) => locator(page).evaluate((element, name) => element[name], name);
+const ready = (page) => page.getByText(/Model ready/).waitFor({ timeout: 120_000 });
+
+async function loadModel(page) {
+  await page.getByRole('button', { name: /Download and load|Load the stored model/ }).click();
+  await ready(page);
+}
+
+async function locate(page, options = {}) {
+  await set(page, { samples: 1, maxTokens: 6, temperature: 0, ...options });
+  await page.getByRole('button', { name: 'Locate', exact: true }).click();
+  await page.locator('.headline').waitFor({ timeout: 60_000 });
+}
+
+async function inPage(work, options = {}) {
+  const page = await newPage(browser, server, '', options);
+  await work(page);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+}
+
+const photo = (name, buffer = JPEG) => ({ name, mimeType: 'image/jpeg', buffer });
+const preview = (page) => page.locator('.photo img');
+
+/** Width and height as the browser shows the preview, once it is there. */
+async function shown(page) {
+  await preview(page).waitFor();
+  await page.waitForFunction(() => document.querySelector('globe-locator').renderRoot.querySelector('.photo img')?.naturalWidth > 0);
+  return preview(page).evaluate((image) => [image.naturalWidth, image.naturalHeight]);
+}
+
+test('size and consent come first: nothing of the model is asked for before the button', () => inPage(async (page) => {
+  const button = page.getByRole('button', { name: /^Download and load, \d+\s[kM]B$/ });
+  await button.waitFor();
+  await page.getByText('The model stays on this device until you delete it. Photos never leave it.').waitFor();
+  const before = server.requests.map(({ path }) => path).filter((path) => path.startsWith('/models/'));
+  assert.deepEqual(before.filter((path) => !/(manifest|files|about)\.json$/.test(path)), []);
+  const heard = locator(page).evaluate((element) => new Promise((resolve) => {
+    const stages = [];
+    element.addEventListener('model-progress', ({ detail }) => stages.push(detail));
+    element.addEventListener('ready', () => resolve(stages));
+  }));
+  await button.click();
+  await ready(page);
+  const stages = await heard;
+  assert.deepEqual([...new Set(stages.map(({ stage }) => stage))], ['fetch', 'upload']);
+  const last = stages.filter(({ stage }) => stage === 'fetch').at(-1);
+  assert.ok(last.total > 10_000 && last.done === last.total, 'bytes are counted to the end');
+}));
+
+test('a photo is dropped, pasted or taken by the camera', async (t) => {
+  const give = {
+    dropped: (page) => page.evaluate(async (bytes) => {
+      const section = document.querySelector('globe-locator').renderRoot.querySelector('section');
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([new Uint8Array(bytes)], 'dropped.jpg', { type: 'image/jpeg' }));
+      section.dispatchEvent(new DragEvent('dragover', { dataTransfer, cancelable: true, bubbles: true }));
+      section.dispatchEvent(new DragEvent('drop', { dataTransfer, cancelable: true, bubbles: true }));
+    }, [...JPEG]),
+    pasted: (page) => page.evaluate(async (bytes) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.items.add(new File([new Uint8Array(bytes)], 'pasted.jpg', { type: 'image/jpeg' }));
+      document.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true }));
+    }, [...JPEG]),
+    'taken by the camera': async (page) => {
+      await page.getByRole('button', { name: 'Use the camera' }).click();
+      const video = page.getByLabel('Camera', { exact: true });
+      await video.waitFor();
+      await page.waitForFunction(() => document.querySelector('globe-locator').renderRoot.querySelector('video').videoWidth > 0);
+      await page.getByRole('button', { name: 'Take the photo' }).click();
+    },
+  };
+  for (const [way, act] of Object.entries(give)) {
+    await t.test(way, () => inPage(async (page) => {
+      await act(page);
+      const [width, height] = await shown(page);
+      assert.ok(way === 'taken by the camera' ? width > 0 && height > 0 : width === 240 && height === 180, `${width} x ${height}`);
+      assert.equal(await page.locator('video').count(), 0, 'the camera is released');
+    }, { permissions: ['camera'] }));
+  }
+});
+
+test('a camera that is refused is a sentence', () => inPage(async (page) => {
+  await page.evaluate(() => {
+    MediaDevices.prototype.getUserMedia = () => Promise.reject(new DOMException('refused', 'NotAllowedError'));
+  });
+  await page.getByRole('button', { name: 'Use the camera' }).click();
+  await page.getByRole('alert').getByText('No camera can be used here; choose a photo instead.').waitFor();
+}));
+
+test('the photo stands upright, its position is shown apart and compared, and the model does not see it', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('turned.jpg', withExif(JPEG, 6, LISBON)));
+  assert.deepEqual(await shown(page), [180, 240], 'turned by its EXIF orientation');
+  await page.getByText('The file itself holds a position. The model does not see it.').waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Compare with it' }).count(), 0, 'not before the model has answered');
+  await locate(page);
+  assert.deepEqual(await page.evaluate(() => document.querySelector('globe-locator').result.exif_gps), LISBON);
+
+  await set(page, { result: EXAMPLE });
+  await page.getByRole('button', { name: 'Compare with it' }).click();
+  await page.getByText(/^The file says 38\.71° N, 9\.14° W: 1\.\d km from the first place\.$/).waitFor();
+  await page.locator('globe-map path.photo').waitFor({ state: 'attached' });
+  await page.screenshot({ path: join(ARTEFACTS, 'position.png'), fullPage: true });
+
+  const answer = async (file) => {
+    await page.locator('#file').setInputFiles(file);
+    await locate(page, { maxTokens: 16 });
+    const { answers, prompt_sha256 } = await get(page, 'result');
+    return { texts: answers.map(({ text }) => text), prompt_sha256 };
+  };
+  const upright = await answer(photo('a.jpg', withExif(JPEG, 1, LISBON)));
+  assert.deepEqual(upright, await answer(photo('b.jpg', withExif(JPEG, 1, { lat: -33.9, lon: 151.2 }))), 'equal pixels, equal answers');
+  assert.deepEqual(upright, await answer(photo('c.jpg', JPEG)));
+}));
+
+test('clues and places are marked in the reasoning', () => inPage(async (page) => {
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await set(page, { result: EXAMPLE });
+  const marked = (kind) => page.locator(`.reasoning mark.${kind}`).allTextContents();
+  await page.locator('.reasoning').waitFor();
+  const clues = await marked('clue');
+  for (const clue of ['cobblestones', 'tram', 'balconies', 'roof tiles', 'street sign', 'language', 'licence plate']) {
+    assert.ok(clues.includes(clue), `${clue} among ${clues.join(', ')}`);
+  }
+  assert.deepEqual([...new Set(await marked('place'))].sort(), ['Lisbon', 'Porto']);
+}));
+
+test('the map has a pin and a circle for each place, zooms, and goes back to the world', () => inPage(async (page) => {
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await set(page, { result: EXAMPLE });
+  const map = page.locator('globe-map');
+  await map.locator('svg path.land').waitFor({ state: 'attached' });
+  await page.getByRole('button', { name: 'World' }).click();
+  assert.equal(await map.locator('g.pin').count(), 3);
+  assert.equal(await map.locator('path.circle').count(), 3);
+  const land = () => map.locator('path.land').getAttribute('d');
+  /** Waits until the map shows another view: it is drawn in slices. */
+  const changed = async (from) => {
+    for (let i = 0; i < 100 && (await land()) === from; i++) await page.waitForTimeout(50);
+    assert.notEqual(await land(), from);
+    return land();
+  };
+  const world = await land();
+  await page.getByRole('button', { name: 'Zoom in' }).click();
+  const near = await changed(world);
+  await page.getByRole('button', { name: 'Zoom out' }).click();
+  await changed(near);
+  assert.match(await map.locator('svg').getAttribute('aria-label'), /Lisbon/);
+}));
+
+test('models are checked, deleted and replaced by one of the visitor', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.getByText(/Model ready/).click();
+  await page.getByText('Verified').waitFor();
+  await page.getByText('every byte, by SHA-256').waitFor();
+  await page.getByText('Stored models').click();
+  await page.getByRole('button', { name: 'Check /models/demo/' }).click();
+  await page.getByText(/^All \d+\s[kM]B are as they should be\.$/).waitFor();
+  await page.getByRole('button', { name: 'Delete /models/demo/' }).click();
+  await page.getByText('Stored models').waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: 'Unload the model' }).click();
+  await page.getByRole('button', { name: /^Download and load/ }).waitFor();
+  assert.equal(page.workers().length, 0, 'the worker ended');
+
+  server.requests.length = 0;
+  await page.locator('#folder').setInputFiles(model);
+  await ready(page);
+  const { verified, storage } = await locator(page).evaluate((element) => element.globe.info);
+  assert.deepEqual({ verified, storage }, { verified: true, storage: 'none' });
+  assert.deepEqual(server.requests.filter(({ path }) => path.startsWith('/models/demo/model')), []);
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await locate(page);
+}));
+
+test('settings are those of the run, and of its timings', () => inPage(async (page) => {
+  await page.getByText('Settings', { exact: true }).click();
+  await page.getByLabel('Computes on').selectOption('cpu');
+  await loadModel(page);
+  await page.getByText('Model ready on the processor, slowly').waitFor();
+  for (const [label, value] of [['Answers', '2'], ['Temperature', '0.5'], ['Seed', '11'], ['Longest answer, tokens', '5']]) {
+    await page.getByLabel(label, { exact: true }).fill(value);
+    await page.getByLabel(label, { exact: true }).blur();
+  }
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await page.getByRole('button', { name: 'Locate', exact: true }).click();
+  await page.locator('.headline').waitFor({ timeout: 60_000 });
+  const { samples, seed, sampling, answers } = await get(page, 'result');
+  assert.deepEqual([samples, seed, sampling.temperature], [2, 11, 0.5]);
+  assert.ok(answers.every(({ tokens }) => tokens <= 5));
+  await page.getByText('Timings and settings of this result').click();
+  await page.getByText('temperature 0.5, seed 11, 2 answers').waitFor();
+  await page.getByText(/^\d+ tokens, 54 of the image; \d/).waitFor();
+  await page.getByText(/^\d+ tokens in [\d.]+ s \([\d.]+ a second\)$/).waitFor();
+  await page.getByText('Memory of the engine').waitFor();
+  await page.getByText(/^\d+\s[MG]B$/).first().waitFor();
+}));
+
+test('a picture is forgotten when another takes its place', () => inPage(async (page) => {
+  await page.locator('#file').setInputFiles(photo('first.jpg'));
+  await shown(page);
+  const first = await preview(page).getAttribute('src');
+  await page.getByRole('button', { name: 'Another photo' }).waitFor();
+  await page.locator('#file').setInputFiles(photo('second.jpg', withExif(JPEG, 6, LISBON)));
+  await page.waitForFunction((first) => document.querySelector('globe-locator').renderRoot.querySelector('.photo img').src !== first, first);
+  assert.equal(await page.evaluate((url) => fetch(url).then(() => 'kept', () => 'revoked'), first), 'revoked');
+}));
+
+test('a hidden tab goes on', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await set(page, { samples: 1, maxTokens: 24, temperature: 0 });
+  // What a browser does to a page behind another one: nothing is drawn any more, and timers come once a second.
+  await page.evaluate(() => {
+    window.requestAnimationFrame = () => 0;
+    const { setTimeout } = window;
+    window.setTimeout = (work, ms, ...args) => setTimeout(work, Math.max(1000, ms ?? 0), ...args);
+    Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' });
+    Object.defineProperty(document, 'hidden', { get: () => true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  const other = await page.context().newPage();
+  await other.bringToFront();
+  const tokens = await locator(page).evaluate(async (element) => (await element.locate()).answers[0].tokens);
+  assert.ok(tokens > 0);
+}));
+
+test('the keyboard alone goes from an empty page to a result', () => inPage(async (page) => {
+  await page.getByRole('button', { name: /^Download and load/ }).waitFor();
+  const focused = () => page.evaluate(() => {
+    let element = document.activeElement;
+    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+    return element?.textContent?.trim() ?? '';
+  });
+  const tabTo = async (name) => {
+    for (let i = 0; i < 60; i++) {
+      await page.keyboard.press('Tab');
+      if (name.test(await focused())) return;
+    }
+    assert.fail(`${name} is not reached by Tab`);
+  };
+  await tabTo(/^Download and load/);
+  await page.keyboard.press('Enter');
+  await ready(page);
+  await set(page, { samples: 1, maxTokens: 4 });
+  await tabTo(/^Choose a photo$/);
+  const [chooser] = await Promise.all([page.waitForEvent('filechooser'), page.keyboard.press('Enter')]);
+  await chooser.setFiles(photo('photo.jpg'));
+  await shown(page);
+  await tabTo(/^Locate$/);
+  await page.keyboard.press('Enter');
+  await page.locator('.headline').waitFor({ timeout: 60_000 });
+}));
