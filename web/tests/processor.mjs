@@ -17,15 +17,31 @@ function stat(pid) {
 
 const own = (fields) => (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 
-/** Of all living processes below this one, in milliseconds: the browser and its parts. */
-export function treeMs() {
+/** All living processes below this one with their fields: the browser and its parts. */
+function tree() {
   const all = new Map();
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     const fields = stat(pid);
     if (fields) all.set(Number(pid), fields);
   }
   const isBelow = (pid) => pid === process.pid || (all.has(pid) && isBelow(Number(all.get(pid)[1])));
-  return [...all].reduce((sum, [pid, fields]) => sum + (pid !== process.pid && isBelow(pid) ? own(fields) : 0), 0);
+  return [...all].filter(([pid]) => pid !== process.pid && isBelow(pid));
+}
+
+/** Processor time of the tree, in milliseconds. */
+export const treeMs = () => tree().reduce((sum, [, fields]) => sum + own(fields), 0);
+
+/** What the tree's processes hold for themselves alone, in bytes. */
+export function treeBytes() {
+  const held = (pid) => {
+    try {
+      const text = readFileSync(`/proc/${pid}/status`, 'utf8');
+      return 1024 * Number(/^RssAnon:\s+(\d+)/m.exec(text)?.[1] ?? 0);
+    } catch {
+      return 0; // it ended
+    }
+  };
+  return tree().reduce((sum, [pid]) => sum + held(pid), 0);
 }
 
 /** Of the children that ended, and theirs. */

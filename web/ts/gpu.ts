@@ -83,7 +83,9 @@ export function watchDevices(onLost: (reason: string) => void, onError: (error: 
     const requiredFeatures = [...new Set([...(descriptor?.requiredFeatures ?? []), ...wantedOf(this)])];
     const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
     void device.lost.then(({ reason, message }) => onLost(message || reason));
-    device.addEventListener('uncapturederror', ({ error }) => {
+    device.addEventListener('uncapturederror', (event) => {
+      event.stopImmediatePropagation(); // the runtime, which listens as well, would end the whole module
+      const { error } = event;
       const outOfMemory = typeof GPUOutOfMemoryError !== 'undefined' && error instanceof GPUOutOfMemoryError;
       onError(
         outOfMemory

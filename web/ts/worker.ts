@@ -19,15 +19,21 @@ let engine: WebEngine | null = null;
 let wasm: { memory: WebAssembly.Memory } | null = null;
 /** The graphics processor said that it cannot go on; the engine is not used again. */
 let broken: GlobeError | null = null;
+/** Ends a load that nothing would come of. */
+const breaking = new AbortController();
+function breakBy(error: GlobeError): void {
+  broken ??= error;
+  breaking.abort();
+}
 
 const post = (message: FromWorker) => self.postMessage(message);
 
 watchDevices(
   (reason) => {
-    broken ??= new GlobeError('DeviceLost', `the graphics processor stopped (${reason}); try again`);
+    breakBy(new GlobeError('DeviceLost', `the graphics processor stopped (${reason}); try again`));
     post({ id: 0, lost: reason });
   },
-  (error) => (broken ??= error),
+  breakBy,
 );
 
 async function start(wasmUrl: string): Promise<void> {
@@ -39,7 +45,16 @@ async function start(wasmUrl: string): Promise<void> {
 type Emit<N extends CallName> = (event: Calls[N]['event']) => void;
 type Handler<N extends CallName> = (args: Calls[N]['args'], signal: AbortSignal, emit: Emit<N>) => Promise<Calls[N]['result']>;
 
-async function load(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
+async function load(args: LoadArgs, stopped: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
+  const signal = AbortSignal.any([stopped, breaking.signal]);
+  try {
+    return await loadUntil(args, signal, emit);
+  } catch (thrown) {
+    throw broken && !stopped.aborted ? broken : thrown;
+  }
+}
+
+async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
   const begin = performance.now();
   await start(args.wasmUrl);
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);

@@ -1,0 +1,64 @@
+// A step of an answer costs little more than its dispatches: the engine's loop against plain WebGPU calls that issue the
+// same dispatches on the same buffers, in one run.
+
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { captureGpu } from './capture-gpu.mjs';
+import { serve } from './server.mjs';
+
+const LIMIT = 1.3;
+const ROUNDS = 5;
+const LAYERS = 2; // of this golden
+const TOKENS = 64;
+
+let server, browser;
+before(async () => {
+  server = await serve({ '/dist/': join(WEB, 'dist'), '/golden/': GOLDEN });
+  server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(`(${captureGpu})();\n`), bytes]);
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+for (const answers of [1, 8]) {
+  test(`replay against raw WebGPU, ${answers} at once`, async (t) => {
+    const page = await newPage(browser, server);
+    page.setDefaultTimeout(300_000);
+    await page.evaluate(async () => {
+      const { Globe } = await import('/dist/globe.js');
+      globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
+      globalThis.photo = await (await fetch('/golden/images/photo.jpg')).blob();
+    });
+    const [worker] = page.workers();
+    const locate = () => page.evaluate(async ({ samples, maxTokens }) => {
+      const { timings, answers } = await globe.locate(photo, { samples, batch: samples, maxTokens, seed: 7 });
+      return { ms: timings.decode_ms, steps: Math.max(...answers.map(({ tokens }) => tokens)) };
+    }, { samples: answers, maxTokens: TOKENS });
+    await locate(); // compiles what is left to compile
+
+    let [engine, raw] = [Infinity, Infinity];
+    let step = 0;
+    for (let i = 0; i < ROUNDS; i++) {
+      const { ms, steps } = await locate();
+      engine = Math.min(engine, ms / steps);
+      const again = await worker.evaluate(async (times) => {
+        // Submissions of an answer's end hold other work; those before it are steps, all alike.
+        const counts = captured.submissions.map((dispatches) => dispatches.length).sort((a, b) => a - b);
+        const usual = counts[Math.floor(counts.length / 2)];
+        const dispatches = captured.submissions.findLast(({ length }) => length === usual);
+        return { dispatches: usual, ms: await captured.again(dispatches, times) };
+      }, steps);
+      raw = Math.min(raw, again.ms / steps);
+      step = again.dispatches;
+    }
+    t.diagnostic(`${step} dispatches a step; ${engine.toFixed(2)} ms by the engine, ${raw.toFixed(2)} ms raw: ${(engine / raw).toFixed(2)}`);
+    assert.ok(step > LAYERS && step <= 8 * LAYERS + 10, `${step} dispatches in the submission of a step`);
+    assert.ok(engine <= LIMIT * raw, `a step takes ${engine} ms, its dispatches ${raw}`);
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+  });
+}

@@ -1,0 +1,205 @@
+// Stops at every stage, memory that is not there, and memory given back, on WebGPU.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { listFiles } from '../scripts/list-files.mjs';
+import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { treeBytes } from './processor.mjs';
+import { serve } from './server.mjs';
+
+/** A stop is heard by a worker that is at work, or the worker is ended. */
+const SOON_MS = 5000;
+
+let server, browser, model;
+before(async () => {
+  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
+  await listFiles(join(GOLDEN, 'window112'), model);
+  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model, '/golden/': GOLDEN });
+  browser = await launch();
+});
+beforeEach(() => {
+  server.faults = {};
+  server.files = {};
+});
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  rmSync(model, { recursive: true, force: true });
+});
+
+async function inPage(work) {
+  const page = await newPage(browser, server);
+  await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    globalThis.Globe = Globe;
+    globalThis.photo = await (await fetch('/golden/images/photo.jpg')).blob();
+  });
+  await work(page);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+}
+
+/** A worker that was ended is gone a moment later. */
+async function assertNoWorker(page, what) {
+  for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
+  assert.equal(page.workers().length, 0, `${what}: the worker ended, and its memory with it`);
+}
+
+/** Loads, and stops in a stage; the code of the error, how long it took from the stop, and what came after it. */
+const stopIn = (page, stage, options = {}) =>
+  page.evaluate(async ({ stage, options }) => {
+    const stopper = new AbortController();
+    let stopped = 0;
+    const later = [];
+    const onProgress = (progress) => {
+      if (stopped) later.push(progress.stage);
+      else if (progress.stage === stage) {
+        stopped = performance.now();
+        stopper.abort();
+      }
+    };
+    const loading = Globe.load({ url: '/model/', device: 'gpu', signal: stopper.signal, onProgress, ...(globalThis.files ? { url: undefined, files } : {}), ...options });
+    const code = await loading.then((globe) => (globe.dispose(), 'loaded'), (error) => error.code);
+    return { code, waited: performance.now() - stopped, later };
+  }, { stage, options });
+
+async function assertStopped(page, stage) {
+  const { code, waited, later } = await stopIn(page, stage);
+  assert.equal(code, 'Aborted', stage);
+  assert.ok(waited < SOON_MS, `${stage}: ${waited} ms after the stop`);
+  const order = ['fetch', 'verify', 'upload', 'compile'];
+  assert.deepEqual(later.filter((name) => order.indexOf(name) > order.indexOf(stage)), [], `${stage}: nothing of later stages begins`);
+  await assertNoWorker(page, stage);
+}
+
+test('a load stops at every stage', async (t) => {
+  for (const stage of ['fetch', 'upload', 'compile']) {
+    await t.test(stage, () => inPage(async (page) => {
+      await assertStopped(page, stage);
+      assert.equal((await stopIn(page, 'never')).code, 'loaded', 'the next load is whole');
+    }));
+  }
+  await t.test('verify, of chosen files', () => inPage(async (page) => {
+    await page.evaluate(async () => {
+      const { files } = await (await fetch('/model/files.json')).json();
+      const file = async (name) => new File([await (await fetch(`/model/${name}`)).arrayBuffer()], name);
+      globalThis.files = await Promise.all(['files.json', ...files.map(({ name }) => name)].map(file));
+    });
+    await assertStopped(page, 'verify');
+    assert.equal((await stopIn(page, 'never')).code, 'loaded');
+  }));
+  await t.test('verify, of what an earlier visit left', () => inPage(async (page) => {
+    const big = Buffer.alloc(12 << 20, 7);
+    const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
+    manifest.files.unshift({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
+    server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
+    server.files['/model/padding.bin'] = big;
+    let cut = true;
+    server.faults['/model/padding.bin'] = (bytes, request, response) => {
+      if (!cut) return bytes;
+      response.writeHead(request.headers.range ? 404 : 200, { 'content-length': request.headers.range ? 0 : bytes.length });
+      if (request.headers.range) response.end();
+      else response.write(bytes.subarray(0, 9 << 20), () => response.destroy());
+      return null;
+    };
+    assert.equal((await stopIn(page, 'never')).code, 'Network', 'two pieces arrived');
+    cut = false;
+    await assertStopped(page, 'verify');
+    assert.equal((await stopIn(page, 'never')).code, 'loaded');
+  }));
+});
+
+test('a locate stops at every stage, and the next one is whole', async (t) => {
+  // Image and prompt are computed between the first two.
+  for (const stage of ['prepared', 'prefilled', 'tokens']) {
+    await t.test(stage, () => inPage(async (page) => {
+      const got = await page.evaluate(async (stage) => {
+        globalThis.globe = await Globe.load({ url: '/model/', device: 'gpu' });
+        const stopper = new AbortController();
+        let stopped = 0;
+        const later = [];
+        const onEvent = ({ kind }) => {
+          if (stopped) later.push(kind);
+          else if (kind === stage) {
+            stopped = performance.now();
+            stopper.abort();
+          }
+        };
+        const locating = globe.locate(photo, { samples: 40, maxTokens: 400, signal: stopper.signal, onEvent });
+        const code = await locating.then(() => 'located', (error) => error.code);
+        const waited = performance.now() - stopped;
+        const again = await globe.locate(photo, { samples: 1, maxTokens: 3 });
+        return { code, waited, later, samples: again.samples };
+      }, stage);
+      assert.deepEqual([got.code, got.samples], ['Aborted', 1]);
+      assert.ok(got.waited < SOON_MS, `${got.waited} ms after the stop`);
+      if (stage === 'prepared') assert.ok(!got.later.includes('tokens'), 'no answer begins');
+    }));
+  }
+});
+
+/** As a driver tells that it has no room: the error that no scope catches. */
+const outOfMemory = (worker, when) => worker.evaluate((when) => {
+  const { [when]: plain } = GPUDevice.prototype;
+  GPUDevice.prototype[when] = function (...args) {
+    GPUDevice.prototype[when] = plain;
+    const error = new GPUOutOfMemoryError('no room');
+    queueMicrotask(() => this.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error })));
+    return plain.apply(this, args);
+  };
+}, when);
+
+test('no memory on the graphics processor is an error of its own, and everything is released', async (t) => {
+  await t.test('while a model is loaded', () => inPage(async (page) => {
+    page.on('worker', (worker) => void outOfMemory(worker, 'createBuffer').catch(() => undefined));
+    const refused = await page.evaluate(() => Globe.load({ url: '/model/', device: 'gpu' }).then(() => 'loaded', ({ code, message }) => `${code}: ${message}`));
+    assert.match(refused, /^DoesNotFit: the graphics processor ran out of memory; close other tabs, or use a smaller model or photo/);
+    await assertNoWorker(page, 'out of memory');
+  }));
+  await t.test('while a photo is located', () => inPage(async (page) => {
+    await page.evaluate(async () => (globalThis.globe = await Globe.load({ url: '/model/', device: 'gpu' })));
+    const [worker] = page.workers();
+    await worker.evaluate(() => {
+      globalThis.destroyed = 0;
+      const { destroy } = GPUDevice.prototype;
+      GPUDevice.prototype.destroy = function () {
+        globalThis.destroyed += 1;
+        return destroy.call(this);
+      };
+    });
+    await outOfMemory(worker, 'createCommandEncoder');
+    const codes = await page.evaluate(async () => {
+      const locate = () => globe.locate(photo, { samples: 1, maxTokens: 4 }).then(() => 'located', ({ code }) => code);
+      return [await locate(), await locate()];
+    });
+    assert.deepEqual(codes, ['DoesNotFit', 'DoesNotFit'], 'no answer of broken numbers, and no use of the device after it');
+    assert.equal(await worker.evaluate(() => globalThis.destroyed), 1, 'the memory went back at once');
+  }));
+});
+
+/** Of the browser's processes. A module has 40 MiB of code and 78 MiB of memory: one that stays would be seen. */
+const LEFT_BYTES = 64 << 20;
+
+test('loading and disposing leaves no memory behind', () => inPage(async (page) => {
+  const round = async () => {
+    await page.evaluate(async () => {
+      const globe = await Globe.load({ url: '/model/', device: 'gpu' });
+      await globe.locate(photo, { samples: 1, maxTokens: 2 });
+      globe.dispose();
+    });
+    await assertNoWorker(page, 'disposed');
+    const session = await page.context().newCDPSession(page);
+    await session.send('HeapProfiler.collectGarbage');
+    await page.waitForTimeout(1000);
+    return treeBytes();
+  };
+  await round();
+  const first = await round();
+  let last = first;
+  for (let i = 0; i < 4; i++) last = await round();
+  assert.ok(last - first < LEFT_BYTES, `${((last - first) / 2 ** 20).toFixed(0)} MiB more after four more rounds`);
+}));
