@@ -16,7 +16,9 @@ const CLUES = [
   'mountains?', 'volcano(?:es)?', 'desert', 'coast(?:line)?', 'harbou?r', 'canals?', 'river', 'cobblestones?', 'soil', 'snow', 'climate', 'sunlight', 'clothing', 'currency', 'phone numbers?',
 ];
 
-const CLUE = new RegExp(`(?<![\\p{L}\\p{N}])(?:${CLUES.join('|')})(?![\\p{L}\\p{N}])`, 'giu');
+/** Longer ones first: "roof tiles" is one clue, not "roof". */
+const LONGEST_FIRST = [...CLUES].sort((a, b) => b.length - a.length);
+const CLUE = new RegExp(`(?<![\\p{L}\\p{N}])(?:${LONGEST_FIRST.join('|')})(?![\\p{L}\\p{N}])`, 'giu');
 
 /** Cuts text into runs. `places` are names of the candidates, marked as such. */
 export function markClues(text: string, places: readonly string[]): Run[] {
