@@ -6,7 +6,7 @@
 // Dispatch (x, y, 1) with block = y * groups_x + x.
 // Oracle: globe_ops::adamw_8bit, default body.
 
-#import reduce
+#import reduce_wide
 
 const SQUARES: u32 = 256u; // where the table of mean squares begins
 

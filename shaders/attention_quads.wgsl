@@ -35,6 +35,12 @@ fn head_row(row: u32, kv_head: u32) -> u32 {
     return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
 }
 
+// Which rows see a key before `stop`.
+fn sees(key: u32, stop: u32, first: vec4<u32>, end: vec4<u32>, shared_end: vec4<u32>) -> vec4<bool> {
+    let at = vec4(key);
+    return (((at >= first) & (at < end)) | (at < shared_end)) & vec4(key < stop);
+}
+
 fn least(v: vec4<u32>) -> u32 {
     return min(min(v.x, v.y), min(v.z, v.w));
 }
@@ -84,23 +90,26 @@ fn main(
         }
         let n = min(WALKED, stop - start);
         let before = highest;
-        for (var i = local; i < n; i += 2u * WG) {
-            let keys = start + vec2(i, i + WG);
-            let k_at = (min(keys, vec2(params.keys - 1u)) * params.n_kv_heads + kv_head) * params.quads;
-            var near = vec4<f32>();
-            var far = vec4<f32>();
+        for (var i = local; i < n; i += 4u * WG) {
+            let keys = start + i + WG * vec4(0u, 1u, 2u, 3u);
+            let k_at = (min(keys, vec4(params.keys - 1u)) * params.n_kv_heads + kv_head) * params.quads;
+            var scores = mat4x4<f32>(); // [key][row]
             for (var d = 0u; d < params.quads; d++) {
                 let rows = mat4x4(q[q_at.x + d], q[q_at.y + d], q[q_at.z + d], q[q_at.w + d]);
-                near += kv_values(k[k_at.x + d]) * rows;
-                far += kv_values(k[k_at.y + d]) * rows;
+                let quads = mat4x4(
+                    kv_values(k[k_at.x + d]), kv_values(k[k_at.y + d]), kv_values(k[k_at.z + d]), kv_values(k[k_at.w + d]),
+                );
+                scores += transpose(rows) * quads;
             }
-            let sees_near = ((vec4(keys.x) >= first) & (vec4(keys.x) < end)) | (vec4(keys.x) < shared_end);
-            let sees_far = ((vec4(keys.y) >= first) & (vec4(keys.y) < end)) | (vec4(keys.y) < shared_end);
-            near = select(vec4(LOWEST), near * params.scale, sees_near);
-            far = select(vec4(LOWEST), far * params.scale, sees_far & vec4(keys.y < stop));
-            weights[i] = near;
-            weights[i + WG] = far;
-            highest = max(highest, max(near, far));
+            scores *= params.scale;
+            let hidden = vec4(LOWEST);
+            let four = mat4x4(
+                select(hidden, scores[0], sees(keys.x, stop, first, end, shared_end)),
+                select(hidden, scores[1], sees(keys.y, stop, first, end, shared_end)),
+                select(hidden, scores[2], sees(keys.z, stop, first, end, shared_end)),
+                select(hidden, scores[3], sees(keys.w, stop, first, end, shared_end)),
+            );
+            highest = max(highest, put_scores(i, four));
         }
         highest = four_max(local, highest);
         let shrink = exp(before - highest);

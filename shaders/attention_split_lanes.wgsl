@@ -42,7 +42,8 @@ var<private> scores: array<Scores, M>;
 // Whether this launch takes a chunk of a row with this place.
 fn is_taken(chunk: u32, place: vec4<u32>) -> bool {
     let is_shared = (chunk + 1u) * KEYS <= min(place.x, u32(places[0].x));
-    let is_here = (params.part == SHARED) == is_shared || params.part != SHARED && params.part != REST;
+    let is_all = params.part != SHARED && params.part != REST;
+    let is_here = is_all || (params.part == SHARED) == is_shared;
     return is_here && chunk * KEYS < place.x + place.z;
 }
 

@@ -27,10 +27,10 @@ struct Params {
 
 var<workgroup> place: vec3<u32>; // prefix, start and length of the tail
 
-// Where the quads of a key or value begin.
-fn quads_at(key: u32, mine: vec3<u32>, kv_head: u32) -> u32 {
-    let slot = select(mine.y + key - mine.x, key, key < mine.x);
-    return (slot * params.n_kv_heads + kv_head) * params.quads;
+// Where the quads of four keys or values begin.
+fn quads_at(keys: vec4<u32>, mine: vec3<u32>, kv_head: u32) -> vec4<u32> {
+    let slots = select(mine.y + keys - mine.x, keys, keys < vec4(mine.x));
+    return (slots * params.n_kv_heads + kv_head) * params.quads;
 }
 
 @compute @workgroup_size(WG)
@@ -60,21 +60,25 @@ fn main(
     // Heads past the last repeat it.
     let q_at = (head_row + min(vec4(0u, 1u, 2u, 3u), vec4(n_heads - 1u))) * params.quads;
     var highest = vec4(LOWEST);
-    for (var i = local; i < n; i += 2u * WG) {
-        let keys = first_key + vec2(i, i + WG);
-        let k_at = vec2(quads_at(keys.x, mine, kv_head), quads_at(min(keys.y, len - 1u), mine, kv_head));
-        var near = vec4<f32>();
-        var far = vec4<f32>();
+    for (var i = local; i < n; i += 4u * WG) {
+        let keys = first_key + i + WG * vec4(0u, 1u, 2u, 3u);
+        let k_at = quads_at(min(keys, vec4(len - 1u)), mine, kv_head);
+        var scores = mat4x4<f32>(); // [key][head]
         for (var d = 0u; d < params.quads; d++) {
             let heads = mat4x4(q[q_at.x + d], q[q_at.y + d], q[q_at.z + d], q[q_at.w + d]);
-            near += kv_values(k[k_at.x + d]) * heads;
-            far += kv_values(k[k_at.y + d]) * heads;
+            let quads = mat4x4(
+                kv_values(k[k_at.x + d]), kv_values(k[k_at.y + d]), kv_values(k[k_at.z + d]), kv_values(k[k_at.w + d]),
+            );
+            scores += transpose(heads) * quads;
         }
-        near = select(vec4(LOWEST), near * params.scale, keys.x >= oldest);
-        far = select(vec4(LOWEST), far * params.scale, keys.y >= oldest && keys.y < len);
-        weights[i] = near;
-        weights[i + WG] = far;
-        highest = max(highest, max(near, far));
+        let visible = (keys >= vec4(oldest)) & (keys < vec4(len));
+        let hidden = vec4(LOWEST);
+        scores *= params.scale;
+        let four = mat4x4(
+            select(hidden, scores[0], visible.x), select(hidden, scores[1], visible.y),
+            select(hidden, scores[2], visible.z), select(hidden, scores[3], visible.w),
+        );
+        highest = max(highest, put_scores(i, four));
     }
     highest = four_max(local, highest);
     let total = four_sum(local, weigh(local, n, highest));
@@ -85,7 +89,9 @@ fn main(
     for (var quad = local; quad < params.quads; quad += WG) {
         var sum = mat4x4<f32>(); // [head]
         for (var i = 0u; i < n; i++) {
-            let at = quads_at(first_key + i, mine, kv_head);
+            let key = first_key + i;
+            let slot = select(mine.y + key - mine.x, key, key < mine.x);
+            let at = (slot * params.n_kv_heads + kv_head) * params.quads;
             sum += outer(kv_values(v[at + quad]), weights[i]);
         }
         let done = sum; // what is indexed by a loop does not stay in registers

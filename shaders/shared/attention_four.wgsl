@@ -1,4 +1,4 @@
-// Attention of four queries by a workgroup of four, 64 keys at a time: an invocation scores two keys at a time, then
+// Attention of four queries by a workgroup of four, 64 keys at a time: an invocation scores four keys at a time, then
 // sums quads of values. Little is in workgroup memory, and what a loop indexes is there and not in registers.
 
 const WG: u32 = 4u;
@@ -23,6 +23,15 @@ fn four_sum(local: u32, value: vec4<f32>) -> vec4<f32> {
     let all = (gathered[0] + gathered[1]) + (gathered[2] + gathered[3]);
     workgroupBarrier();
     return all;
+}
+
+// Scores of the keys i, i + 4, i + 8 and i + 12 of an invocation; the highest of each query.
+fn put_scores(i: u32, scores: mat4x4<f32>) -> vec4<f32> {
+    weights[i] = scores[0];
+    weights[i + WG] = scores[1];
+    weights[i + 2u * WG] = scores[2];
+    weights[i + 3u * WG] = scores[3];
+    return max(max(scores[0], scores[1]), max(scores[2], scores[3]));
 }
 
 // Scores become weights below `highest`; the sum over the keys of this invocation. Each touches its own keys alone.

@@ -6,7 +6,7 @@ mod link;
 mod program;
 
 pub use link::{LinkError, link};
-pub use program::{Fragment, KvFormat, Program, Stage, Team, WeightFormat};
+pub use program::{Fragment, KvFormat, Program, Reduce, Stage, Team, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -160,7 +160,8 @@ shared! {
     "parts_3",
     "parts_4",
     "philox",
-    "reduce",
+    "reduce_four",
+    "reduce_wide",
     "rows_1",
     "rows_4",
     "rows_8",

@@ -101,6 +101,28 @@ impl Team {
     }
 }
 
+/// How a workgroup adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduce {
+    /// 256 invocations.
+    Wide,
+    /// Four, for software adapters.
+    Four,
+}
+
+impl Reduce {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Wide, Self::Four];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Four => "four",
+        }
+    }
+}
+
 /// How factors of a product wait in workgroup memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -187,6 +209,8 @@ pub struct Program {
     pub kv: Option<KvFormat>,
     /// What `#import team` stands for.
     pub team: Option<Team>,
+    /// What `#import reduce` stands for.
+    pub reduce: Option<Reduce>,
     /// What `#import stage` stands for.
     pub stage: Option<Stage>,
     /// What `#import fragment` stands for.
@@ -202,6 +226,7 @@ impl From<Kernel> for Program {
             parts: None,
             kv: None,
             team: None,
+            reduce: None,
             stage: None,
             fragment: None,
         }
@@ -220,6 +245,7 @@ impl Program {
             kernel.choose("parts", &PARTS, &mut programs, |p, x| p.parts = Some(x));
             kernel.choose("kv", &KvFormat::ALL, &mut programs, |p, x| p.kv = Some(x));
             kernel.choose("team", &Team::ALL, &mut programs, |p, x| p.team = Some(x));
+            kernel.choose("reduce", &Reduce::ALL, &mut programs, |p, x| p.reduce = Some(x));
             kernel.choose("stage", &Stage::ALL, &mut programs, |p, x| p.stage = Some(x));
             kernel.choose("fragment", &Fragment::ALL, &mut programs, |p, x| p.fragment = Some(x));
             programs
@@ -235,6 +261,7 @@ impl Program {
             self.parts.map(|n| n.to_string()),
             self.kv.map(|kv| format!("kv_{}", kv.name())),
             self.team.map(|team| team.name().to_owned()),
+            self.reduce.map(|reduce| reduce.name().to_owned()),
             self.stage.map(|stage| format!("stage_{}", stage.name())),
             self.fragment.map(|fragment| fragment.name().to_owned()),
         ];
@@ -261,6 +288,7 @@ impl Program {
         stand_in("parts", self.parts.map(|n| n.to_string()));
         stand_in("kv", self.kv.map(|kv| kv.name().to_owned()));
         stand_in("team", self.team.map(|team| team.name().to_owned()));
+        stand_in("reduce", self.reduce.map(|reduce| reduce.name().to_owned()));
         stand_in("stage", self.stage.map(|stage| stage.name().to_owned()));
         stand_in("fragment", self.fragment.map(|fragment| fragment.name().to_owned()));
         let linked = link(self.kernel.file(), &shared);

@@ -239,6 +239,18 @@ test('a picture is forgotten when another takes its place', () => inPage(async (
   assert.equal(await page.evaluate((url) => fetch(url).then(() => 'kept', () => 'revoked'), first), 'revoked');
 }));
 
+test('nothing moves for those who asked for less motion', async () => {
+  const durations = {};
+  for (const reducedMotion of ['reduce', 'no-preference']) {
+    await inPage(async (page) => {
+      const button = page.getByRole('button', { name: 'Choose a photo' });
+      durations[reducedMotion] = await button.evaluate((element) => getComputedStyle(element).transitionDuration);
+    }, { reducedMotion });
+  }
+  assert.equal(durations.reduce, '0s');
+  assert.notEqual(durations['no-preference'], '0s');
+});
+
 test('a hidden tab goes on', () => inPage(async (page) => {
   await loadModel(page);
   await page.locator('#file').setInputFiles(photo('photo.jpg'));

@@ -162,6 +162,20 @@ test('a download goes on where a closed tab left it', async () => {
   await context.close();
 });
 
+test('a server without Range sends all of it again, and what is here is skipped', () => inPage(async (page) => {
+  pad(3 * PIECE);
+  let cuts = 0;
+  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+    delete request.headers.range;
+    if (cuts++ > 0) return bytes;
+    response.writeHead(200, { 'content-length': bytes.length });
+    response.write(bytes.subarray(0, 2 * PIECE + 1000), () => response.destroy());
+    return null;
+  };
+  const { storage, verified } = await load(page);
+  assert.deepEqual({ storage, verified, cuts }, { storage: 'opfs', verified: true, cuts: 2 });
+}));
+
 test('what is stored can be verified: damage is named, deleted and fetched again', () => inPage(async (page) => {
   assert.equal((await load(page)).storage, 'opfs');
   const total = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8')).files.reduce((sum, { size }) => sum + size, 0);

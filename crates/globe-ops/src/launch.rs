@@ -9,7 +9,7 @@ use burn::tensor::{DType, Shape};
 use cubecl::MemoryScope;
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
-use globe_shaders::Program;
+use globe_shaders::{Program, Reduce};
 
 use crate::raw_loop::note;
 
@@ -127,11 +127,11 @@ pub(crate) fn launch(
     );
 }
 
-/// Whether subgroups hold four invocations: there the kernels in workgroups of four are the fastest. Such adapters are
-/// software that stores every number of workgroup memory once for each subgroup when it is zeroed, as in a browser.
-pub(crate) fn in_fours(tensor: &CubeTensor) -> bool {
+/// How workgroups add up on the device of a tensor: in fours where subgroups hold four, which only software does.
+pub(crate) fn reduce(tensor: &CubeTensor) -> Option<Reduce> {
     let hardware = &tensor.client.properties().hardware;
-    (hardware.plane_size_min, hardware.plane_size_max) == (4, 4)
+    let fours = (hardware.plane_size_min, hardware.plane_size_max) == (4, 4);
+    Some(if fours { Reduce::Four } else { Reduce::Wide })
 }
 
 /// An uninitialised tensor on the device of `like`.

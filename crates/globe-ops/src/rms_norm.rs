@@ -4,10 +4,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, folded_groups, launch, output, words};
+use crate::launch::{contiguous, folded_groups, launch, output, reduce, words};
 use crate::shapes::expect;
 
 /// The op on backend primitives.
@@ -39,7 +39,8 @@ impl RmsNormOps for CubeBackend {
         let y = output(&x, [rows, dim], DType::F32);
         let groups = folded_groups(rows as u32);
         let params = words![rows, dim, groups[0], eps];
-        launch(Kernel::RmsNorm, &[&x, &weight, &y], &params, groups);
+        let program = Program { reduce: reduce(&x), ..Kernel::RmsNorm.into() };
+        launch(program, &[&x, &weight, &y], &params, groups);
         y
     }
 }

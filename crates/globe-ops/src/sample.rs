@@ -2,10 +2,10 @@
 
 use burn::backend::wgpu::CubeBackend;
 use burn::tensor::Tensor;
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::advance::{int, on_gpu};
-use crate::launch::{launch, words};
+use crate::launch::{launch, reduce, words};
 use crate::shapes::expect;
 use crate::{BatchState, Result};
 
@@ -64,6 +64,7 @@ pub fn sample(logits: Tensor<2>, state: &BatchState, options: &SampleOptions) ->
         &int(&state.tokens)?,
         &on_gpu(state.logp.clone().try_into_primitive::<CubeBackend>())?,
     ];
-    launch(Kernel::Sample, &tensors, &params, [rows as u32, 1, 1]);
+    let program = Program { reduce: reduce(tensors[0]), ..Kernel::Sample.into() };
+    launch(program, &tensors, &params, [rows as u32, 1, 1]);
     Ok(())
 }
