@@ -12,14 +12,15 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   demo [PHOTO]   build globe and answer a photo, from a fresh clone
   web            build the browser package and the demo page
-  web demo [DIR] serve the demo page on port 8080, with the model of DIR
+  web demo [DIR] serve the demo page on port 8080 (or PORT), with the model of DIR
   web test       test both in Chromium
   web test-7b    load 5 GB of a 7B model's shape into a mocked GPU, minutes
   web release    build what is shipped, and check its size
+  web size       the same without the last optimisation, which takes minutes
   test           every check that decides whether a change lands
   test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny";
 
-/// Of the demo page.
+/// Of the demo page, unless the environment names another.
 const PORT: u16 = 8080;
 
 fn main() -> ExitCode {
@@ -29,8 +30,11 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(None),
         ["demo", photo] => demo::run(Some(photo)),
         ["web"] => web::build(),
-        ["web", "demo"] => web::demo(None, PORT),
-        ["web", "demo", model] => web::demo(Some(std::path::Path::new(model)), PORT),
+        ["web", "demo"] => port().and_then(|port| web::demo(None, port)),
+        ["web", "demo", model] => {
+            port().and_then(|port| web::demo(Some(std::path::Path::new(model)), port))
+        }
+        ["web", "size"] => web::size(),
         ["web", "test"] => web::test(),
         ["web", "test-7b"] => web::test_7b(),
         ["web", "release"] => web::release(),
@@ -47,5 +51,13 @@ fn main() -> ExitCode {
             eprintln!("{message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Where the demo page is served; 0 takes a port that is free.
+fn port() -> system::Result<u16> {
+    match std::env::var("PORT") {
+        Ok(text) => text.parse().map_err(|_| format!("PORT is `{text}`, expected 0 to 65535")),
+        Err(_) => Ok(PORT),
     }
 }

@@ -23,7 +23,8 @@ pub fn test() -> Result<()> {
     build()?;
     kernel_tests()?;
     npm(&["run", "types"])?;
-    system::run(npm_command(&["test"]).env("GLOBE", built_beside("globe")))
+    let programs = [("GLOBE", built_beside("globe")), ("XTASK", built_beside("xtask"))];
+    system::run(npm_command(&["test"]).envs(programs))
 }
 
 /// Loads a model of the published 7B sizes, every layer of it, which the other tests do with one.
@@ -34,6 +35,14 @@ pub fn test_7b() -> Result<()> {
     let mut test = Command::new("node");
     test.args(["--test", "tests/large.test.mjs"]).envs([("LAYERS", "28"), ("BLOCKS", "32")]);
     system::run(test.current_dir(folder()))
+}
+
+/// Builds the module as it is shipped but for the last optimisation, which makes it smaller still, and
+/// errors if it is above its budget.
+pub fn size() -> Result<()> {
+    module("web", &[])?;
+    package()?;
+    system::run(Command::new("node").arg("scripts/size.mjs").current_dir(folder()))
 }
 
 /// Builds what is shipped, makes the module small, and errors if it is above its budget.
