@@ -35,6 +35,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;    // [rows, n_heads, chunks] highest score, sum of weights
 @group(0) @binding(6) var<uniform> params: Params;
 
+// Through workgroup memory, so that the compiler knows that all lanes walk as far.
+var<workgroup> keys_stop: u32;
+
 var<private> q_rows: array<Row, M>;
 var<private> weighted_sums: array<Row, M>;
 var<private> scores: array<Scores, M>;
@@ -85,7 +88,10 @@ fn main(
     for (var m = 0u; m < M; m++) { highest[m] = LOWEST; }
     var total = array<f32, M>();
     var shrink = array<f32, M>();
-    let stop = select(chunk * KEYS, min((chunk + 1u) * KEYS, place.x + place.z), is_taken(chunk, place));
+    if lane == 0u {
+        keys_stop = select(chunk * KEYS, min((chunk + 1u) * KEYS, place.x + place.z), is_taken(chunk, place));
+    }
+    let stop = workgroupUniformLoad(&keys_stop);
     for (var start = chunk * KEYS; start < stop; start += LANES) {
         var slot = min(start + lane, stop - 1u);
         if !of_all && slot >= place.x {
