@@ -99,6 +99,22 @@ test('equal seeds give equal answers, and tokens arrive in order', async () => {
   assert.equal(ids.length, results[2].answers.reduce((sum, { tokens, stop }) => sum + tokens - (stop === 'end_of_text' ? 1 : 0), 0));
 });
 
+test('tokens reach the page in batches', async () => {
+  const { batches, ids, tokens } = await withGlobe(async (globe, photo) => {
+    await globe.locate(photo, { samples: 1, maxTokens: 4 }); // compiles what is left to compile
+    let [batches, ids] = [0, 0];
+    const onEvent = (event) => {
+      if (event.kind !== 'tokens') return;
+      batches += 1;
+      ids += event.ids.length;
+    };
+    const { answers } = await globe.locate(photo, { samples: 8, batch: 8, maxTokens: 48, seed: 7, onEvent });
+    return { batches, ids, tokens: answers.reduce((sum, { tokens, stop }) => sum + tokens - (stop === 'end_of_text' ? 1 : 0), 0) };
+  });
+  assert.equal(ids, tokens, 'every token arrives once');
+  assert.ok(batches < ids / 2, `${ids} tokens in ${batches} messages`);
+});
+
 test('an answer can be stopped, on WebGPU and on the CPU path, and the model goes on', async (t) => {
   for (const device of ['gpu', 'cpu']) {
     await t.test(device, async () => {
