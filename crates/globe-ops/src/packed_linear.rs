@@ -213,8 +213,8 @@ impl PackedLinearOps for CubeBackend {
         let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
-        let is_chosen = matches!(kernel, Kernel::PackedLinearFew | Kernel::PackedLinearLanes);
-        let at_once = is_chosen.then_some(at_once);
+        let is_fixed = matches!(kernel, Kernel::PackedLinearManyLanes | Kernel::PackedLinearDot);
+        let at_once = (!is_fixed).then_some(at_once);
         let program = Program { team, ..plan.program(kernel, at_once) };
         launch(program, &tensors, &params, groups);
         y
