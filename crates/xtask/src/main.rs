@@ -6,11 +6,13 @@ mod system;
 mod test;
 mod web;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
-  demo [PHOTO]   build globe and answer a photo, from a fresh clone
+  demo           build globe and answer a photo, from a fresh clone; on a terminal, then serve the page
+  demo PHOTO     answer that photo
   web            build the browser package and the demo page
   web demo [DIR] serve the demo page on port 8080 (or PORT), with the model of DIR
   web test       test both in Chromium
@@ -18,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   web release    build what is shipped, and check its size
   web size       the same without the last optimisation, which takes minutes
   test           every check that decides whether a change lands
-  test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny";
+  test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny size";
 
 /// Of the demo page, unless the environment names another.
 const PORT: u16 = 8080;
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["demo"] => demo::run(None),
+        ["demo"] => demo::run(None).and_then(|()| page()),
         ["demo", photo] => demo::run(Some(photo)),
         ["web"] => web::build(),
         ["web", "demo"] => port().and_then(|port| web::demo(None, port)),
@@ -52,6 +54,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves the demo page if somebody is there to open it.
+fn page() -> system::Result<()> {
+    if !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    println!("Building the page, which takes some minutes the first time. Ctrl-C ends it.");
+    port().and_then(|port| web::demo(None, port))
 }
 
 /// Where the demo page is served; 0 takes a port that is free.

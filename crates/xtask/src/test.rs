@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     ("wasm", wasm),
     ("doc", doc),
     ("deny", deny),
+    ("size", || passed(web::size())),
 ];
 
 /// Runs the named steps, or all.
