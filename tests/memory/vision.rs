@@ -19,6 +19,7 @@ fn ask(engine: &Engine, photo: &Photo, user: &str, features: &FeatureCache) -> (
         ..LocateOptions::default()
     };
     let gazetteer = Gazetteer::full().unwrap();
+    engine.release_kept().unwrap(); // every answer records its steps, and so launches as many kernels
     let before = dispatch_count();
     let (cancel, mut quiet) = (Cancel::default(), |_: globe_engine::Event| {});
     let located = locate(engine, &gazetteer, photo, &options, features, &cancel, &mut quiet);

@@ -47,6 +47,8 @@ pub(crate) struct Lora {
     compute: Compute,
     a: Tensor<2>, // [width, cols]
     b: Tensor<2>, // [rows, width]
+    /// `scale * B`: a step then launches nothing but kernels of ours, and so can be replayed without CubeCL.
+    b_scaled: Tensor<2>,
     /// Off, the matrix is as it was without the pair.
     pub(crate) on: bool,
 }
@@ -165,13 +167,20 @@ impl Lora {
         let [a, b] = layout.join(found);
         let a = tensor_f32(a, [layout.width, layout.cols], &compute.device);
         let b = tensor_f32(b, [spec.rows, layout.width], &compute.device);
-        Ok(Some(Self { layout: Arc::new(layout), compute: compute.clone(), a, b, on: true }))
+        let b_scaled = b.clone() * shape.scale;
+        let (layout, compute) = (Arc::new(layout), compute.clone());
+        Ok(Some(Self { layout, compute, a, b, b_scaled, on: true }))
+    }
+
+    fn set(&mut self, a: Tensor<2>, b: Tensor<2>) {
+        self.b_scaled = b.clone() * self.layout.shape.scale;
+        (self.a, self.b) = (a, b);
     }
 
     /// `y + scale * B A x`. `x: [rows, inputs]`, `y: [rows, outputs]`.
     pub(crate) fn forward_add(&self, x: Tensor<2>, y: Tensor<2>) -> Result<Tensor<2>> {
         let hidden = self.hidden(x)?;
-        self.product(hidden, &self.b, self.layout.width, Some(y))
+        self.product(hidden, &self.b_scaled, self.layout.width, Some(y))
     }
 
     /// `dx` of the frozen matrix with what the pair adds; gradients of the pair are added to `sum`.
@@ -185,17 +194,16 @@ impl Lora {
         let (scale, [_, inputs]) = (self.layout.shape.scale, x.dims());
         let x = widened(x, self.layout.cols); // once, for both products
         let hidden = self.hidden(x.clone())?; // [rows, width]
-        let dhidden = self.product_backward(dy.clone(), &self.b, self.layout.width, None)?;
-        let dhidden = dhidden * scale;
-        sum.add(1, dy, hidden)?;
-        sum.add(0, dhidden.clone(), x)?;
+        let dhidden = self.product_backward(dy.clone(), &self.b_scaled, self.layout.width, None)?;
+        sum.add(1, dy, hidden, scale)?;
+        sum.add(0, dhidden.clone(), x, 1.0)?;
         self.product_backward(dhidden, &self.a, inputs, Some(dx))
     }
 
-    /// `scale * A x`, `[rows, width]`.
+    /// `A x`, `[rows, width]`.
     fn hidden(&self, x: Tensor<2>) -> Result<Tensor<2>> {
         let [_, inputs] = x.dims();
-        Ok(self.product(x, &self.a, inputs, None)? * self.layout.shape.scale)
+        self.product(x, &self.a, inputs, None)
     }
 
     /// `x weight^T + residual` by the first `cols` columns of `weight`.
@@ -279,11 +287,11 @@ impl LoraGradient {
         self.0.into_iter().flatten()
     }
 
-    /// Adds `dy^T x` to one of the two.
-    fn add(&mut self, which: usize, dy: Tensor<2>, x: Tensor<2>) -> Result<()> {
+    /// Adds `factor * dy^T x` to one of the two.
+    fn add(&mut self, which: usize, dy: Tensor<2>, x: Tensor<2>, factor: f32) -> Result<()> {
         // Taken out, so that no second handle makes the CPU path copy it.
         let sum = self.0[which].take().expect("put back below, unless a shape check failed before");
-        self.0[which] = Some(linear_backward_weight(dy, x, 1.0, sum)?);
+        self.0[which] = Some(linear_backward_weight(dy, x, factor, sum)?);
         Ok(())
     }
 }
@@ -318,8 +326,9 @@ impl LoraParameters<'_> {
         mut update: impl FnMut(usize, Tensor<2>) -> std::result::Result<Tensor<2>, E>,
     ) -> std::result::Result<(), E> {
         for (i, pair) in self.0.iter_mut().enumerate() {
-            pair.a = update(2 * i, pair.a.clone())?;
-            pair.b = update(2 * i + 1, pair.b.clone())?;
+            let a = update(2 * i, pair.a.clone())?;
+            let b = update(2 * i + 1, pair.b.clone())?;
+            pair.set(a, b);
         }
         Ok(())
     }

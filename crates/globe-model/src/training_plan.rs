@@ -21,6 +21,8 @@ pub struct AdapterPlan {
     pub values: usize,
     /// Of the masks that keep zeros in `B` where several modules share it.
     pub masks: usize,
+    /// Of every `B` times the scale, which products read.
+    pub scaled: usize,
     /// The widest product with an `A`.
     pub width: usize,
 }
@@ -39,15 +41,16 @@ impl AdapterPlan {
             }
             let width = (modules * rank).next_multiple_of(BLOCK);
             plan.values += width * (spec.cols.next_multiple_of(BLOCK) + spec.rows);
+            plan.scaled += spec.rows * width;
             plan.masks += if modules > 1 { spec.rows * width } else { 0 };
             plan.width = plan.width.max(width);
         }
         plan
     }
 
-    /// The adapter with its masks, bytes.
+    /// The adapter with its masks and what is multiplied beforehand, bytes.
     pub fn size_bytes(&self) -> u64 {
-        F32 * (self.values + self.masks) as u64
+        F32 * (self.values + self.masks + self.scaled) as u64
     }
 }
 

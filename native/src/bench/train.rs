@@ -117,8 +117,9 @@ pub async fn train(
         adapter_width: adapter.width,
     };
     let pass = TrainingPlan::new(config, &work).size_bytes();
-    // Values, gradients and the optimiser's two means.
-    let planned_bytes = model.weights().total() + 16 * adapter.values as u64 + pass;
+    // Values, those multiplied beforehand, gradients and the optimiser's two means; no masks here.
+    let numbers = 4 * adapter.values + adapter.scaled;
+    let planned_bytes = model.weights().total() + 4 * numbers as u64 + pass;
     let text = &config.text;
     let head = text.vocab_size * text.hidden_size;
     let body: usize = model.lora_modules().iter().map(|(_, [out, inputs])| out * inputs).sum();
