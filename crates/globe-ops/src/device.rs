@@ -383,7 +383,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
-        wgpu: Some(RawQueue { device: setup.device, queue: setup.queue }),
+        wgpu: Some(RawQueue::new(setup.device, setup.queue)),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::wgpu::wgpu;
@@ -40,11 +41,24 @@ fn buffer(tensor: &CubeTensor) -> Result<WgpuResource> {
     Ok(found.map_err(|e| Error::Device { reason: e.to_string() })?.resource().clone())
 }
 
-/// What wgpu calls device and queue, without what stands above them.
+/// What wgpu calls device and queue, without what stands above them. Clones share what was compiled.
 #[derive(Clone, Debug)]
 pub struct RawQueue {
     pub(crate) device: wgpu::Device,
-    pub(crate) queue: wgpu::Queue,
+    queue: wgpu::Queue,
+    pipelines: Arc<Mutex<HashMap<Program, wgpu::ComputePipeline>>>,
+}
+
+impl RawQueue {
+    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self { device, queue, pipelines: Arc::default() }
+    }
+
+    /// Compiled the first time that a step has it: recording again is quick.
+    fn pipeline(&self, program: Program) -> wgpu::ComputePipeline {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines.entry(program).or_insert_with(|| pipeline_of(&self.device, program)).clone()
+    }
 }
 
 /// The launches of a step as pipelines and bind groups, on the same device and the same buffers, which
@@ -80,11 +94,8 @@ impl RawLoop {
     }
 
     fn new(raw: RawQueue, noted: &[Noted]) -> Self {
-        let mut pipelines = HashMap::new();
         let dispatch = |launch: &Noted| {
-            let pipeline = pipelines.entry(launch.program);
-            let new = || pipeline_of(&raw.device, launch.program);
-            let pipeline = pipeline.or_insert_with(new).clone();
+            let pipeline = raw.pipeline(launch.program);
             let bindings = bind(&raw.device, &pipeline, launch);
             Dispatch { pipeline, bindings, groups: launch.groups }
         };

@@ -29,7 +29,6 @@ const STEPS: &[Step] = &[
     ("wasm", wasm),
     ("doc", doc),
     ("deny", deny),
-    ("size", || passed(web::size())),
 ];
 
 /// Runs the named steps, or all.
