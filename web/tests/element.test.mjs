@@ -289,8 +289,10 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
   await ready(page);
   await set(page, { samples: 1, maxTokens: 4 });
   await tabTo(/^Choose a photo$/);
-  const [chooser] = await Promise.all([page.waitForEvent('filechooser'), page.keyboard.press('Enter')]);
-  await chooser.setFiles(photo('photo.jpg'));
+  const chosen = page.waitForEvent('filechooser');
+  await focused(); // by then the browser knows that somebody waits
+  await page.keyboard.press('Enter');
+  await (await chosen).setFiles(photo('photo.jpg'));
   await shown(page);
   await tabTo(/^Locate$/);
   await page.keyboard.press('Enter');
