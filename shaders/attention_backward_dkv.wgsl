@@ -8,6 +8,8 @@
 // Oracle: globe_ops::attention_backward, default body.
 
 #import attention_tile
+#import attention_keys
+#import attention_rows
 #import parts
 
 struct Params {
@@ -31,24 +33,6 @@ struct Params {
 @group(0) @binding(8) var<uniform> params: Params;
 
 var<workgroup> block_span: vec2<u32>;
-
-// Where row stands in `stats`, and its quads in q. Rows past the end repeat the last one.
-fn head_row(row: u32, kv_head: u32) -> u32 {
-    let at = min(row, params.tokens * params.group - 1u);
-    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
-}
-
-// The tokens that may see a key of the tile: x .. y.
-fn tile_span(first_key: u32) -> vec2<u32> {
-    var span = vec2(params.tokens, 0u);
-    for (var key = first_key; key < min(first_key + OWNED, params.keys); key++) {
-        let range = vec2<u32>(max(key_ranges[key], vec2(0)));
-        if range.x < range.y {
-            span = vec2(min(span.x, range.x), max(span.y, min(range.y, params.tokens)));
-        }
-    }
-    return vec2(span.x, max(span.x, span.y));
-}
 
 // Products of the owned keys with walked queries, one column per walked query of tx: k q^T, or
 // v dy^T for values.
@@ -92,7 +76,7 @@ fn main(
     let own_keys = vec4(0u, 1u, 2u, 3u) + workgroup.x * OWNED + 4u * ty;
     let keys = min(own_keys, vec4(params.keys - 1u)) * params.n_kv_heads + kv_head;
     if local == 0u {
-        block_span = tile_span(workgroup.x * OWNED);
+        block_span = keys_span(workgroup.x * OWNED);
     }
     let span = workgroupUniformLoad(&block_span) * params.group; // rows
     let n_heads = params.n_kv_heads * params.group;

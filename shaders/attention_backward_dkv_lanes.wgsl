@@ -7,6 +7,8 @@
 
 #import parts
 #import attention_lanes
+#import attention_keys
+#import attention_rows
 
 const R: u32 = 4u; // keys per lane
 const OWNED: u32 = LANES * R;
@@ -41,24 +43,6 @@ var<private> q_mine: Row;
 var<private> dy_mine: Row;
 var<private> p: array<Scores, R>;
 var<private> dp: array<Scores, R>;
-
-// Where row stands in `stats`, and its quads in q. Rows past the end repeat the last one.
-fn head_row(row: u32, kv_head: u32) -> u32 {
-    let at = min(row, params.tokens * params.group - 1u);
-    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
-}
-
-// The tokens that may see an owned key: x .. y.
-fn keys_span(first_key: u32) -> vec2<u32> {
-    var span = vec2(params.tokens, 0u);
-    for (var key = first_key; key < min(first_key + OWNED, params.keys); key++) {
-        let range = vec2<u32>(max(key_ranges[key], vec2(0)));
-        if range.x < range.y {
-            span = vec2(min(span.x, range.x), max(span.y, min(range.y, params.tokens)));
-        }
-    }
-    return vec2(span.x, max(span.x, span.y));
-}
 
 fn spread_words(mine: vec4<u32>) -> array<vec4<u32>, LANES> {
     return array(

@@ -7,6 +7,8 @@
 
 #import parts
 #import attention_lanes
+#import attention_rows
+#import attention_span
 #import kv
 
 const R: u32 = 4u; // queries per lane
@@ -40,28 +42,6 @@ var<private> scores: array<Scores, R>;
 fn key_range(token: u32) -> vec2<u32> {
     let range = vec2<u32>(max(ranges[token], vec2(0)));
     return vec2(range.x, min(range.y, params.keys));
-}
-
-// Keys that the rows walk through: 0 .. x, then y .. z, none twice.
-fn rows_span(first_row: u32) -> vec3<u32> {
-    let last_row = min(first_row + OWNED, params.tokens * params.group) - 1u;
-    var shared_end = 0u;
-    var own = vec2(params.keys, 0u);
-    for (var token = first_row / params.group; token <= last_row / params.group; token++) {
-        let range = key_range(token);
-        shared_end = max(shared_end, min(params.prefix, range.x));
-        if range.x < range.y {
-            own = vec2(min(own.x, range.x), max(own.y, range.y));
-        }
-    }
-    shared_end = min(shared_end, params.keys);
-    return vec3(min(shared_end, own.x), own.x, max(own.x, max(own.y, shared_end)));
-}
-
-// Where row stands in `lse`, and its quads in q and y. Rows past the end repeat the last one.
-fn head_row(row: u32, kv_head: u32) -> u32 {
-    let at = min(row, params.tokens * params.group - 1u);
-    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
 }
 
 @compute @workgroup_size(8)

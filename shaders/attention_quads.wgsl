@@ -6,6 +6,7 @@
 // Oracle: globe_ops::attention, default body.
 
 #import attention_four
+#import attention_rows
 #import kv
 #import parts
 
@@ -28,12 +29,6 @@ struct Params {
 @group(0) @binding(6) var<uniform> params: Params;
 
 var<workgroup> row_ranges: array<vec2<u32>, WG>; // first key of each row and its end
-
-// Where row stands in `lse`, and its quads in q and y. Rows past the end repeat the last one.
-fn head_row(row: u32, kv_head: u32) -> u32 {
-    let at = min(row, params.tokens * params.group - 1u);
-    return (at / params.group * params.n_kv_heads + kv_head) * params.group + at % params.group;
-}
 
 // Which rows see a key before `stop`.
 fn sees(key: u32, stop: u32, first: vec4<u32>, end: vec4<u32>, shared_end: vec4<u32>) -> vec4<bool> {

@@ -144,7 +144,10 @@ macro_rules! shared {
 
 shared! {
     "attention_four",
+    "attention_keys",
     "attention_lanes",
+    "attention_rows",
+    "attention_span",
     "attention_tile",
     "erf",
     "fragment_16_32",
