@@ -1,5 +1,6 @@
 //! `globe bench`: how fast this adapter answers, beside how fast it could.
 
+mod load;
 mod roof;
 mod shape;
 mod stats;
@@ -12,6 +13,7 @@ use globe_model::{Batch, Cache, Config, ImageGrid, Model, WeightPlan, Workload};
 use globe_ops::{Compute, SampleOptions, Tensor, open_device, read_f32};
 use serde::Serialize;
 
+use self::load::LoadReport;
 pub use self::roof::Roof;
 pub use self::shape::Shape;
 use self::stats::Stats;
@@ -35,7 +37,8 @@ struct Report {
     bits: Option<u32>,
     repeats: usize,
     roof: Roof,
-    load_seconds: f64,
+    #[serde(flatten)]
+    load: LoadReport,
     weight_bytes_per_token: u64,
     image: Option<ImageReport>,
     prefill: PrefillReport,
@@ -135,7 +138,8 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         }
     };
     model.set_kv(args.memory.cache_bits.0).or_usage()?;
-    let load_seconds = start.elapsed().as_secs_f64();
+    wait(&compute).await?;
+    let load = LoadReport::new(start.elapsed(), args.model.as_deref())?;
     progress.clear();
     phases.end("load", &compute);
     let mut image = None;
@@ -163,7 +167,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         bits,
         repeats: args.repeats,
         roof,
-        load_seconds,
+        load,
         weight_bytes_per_token: model.bytes_per_token(),
         image,
         prefill,
@@ -362,14 +366,14 @@ fn text(report: &Report) -> String {
     let mut text = format!(
         "{} on {} ({} kernels), median of {}\n\
          roof     {:8.2} GB/s copied, {:.1} GFLOP/s multiplied and added\n\
-         load     {:8.2} s, {:.1} MB of weights read per token\n",
+         load     {}, {:.1} MB of weights read per token\n",
         report.model,
         report.adapter,
         report.kernels,
         report.repeats,
         roof.copy_gigabytes_per_second,
         roof.gigaflops_per_second,
-        report.load_seconds,
+        report.load.text(),
         report.weight_bytes_per_token as f64 / 1e6,
     );
     if let Some(image) = &report.image {

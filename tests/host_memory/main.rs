@@ -133,16 +133,18 @@ fn a_tensor_is_in_host_memory_once() {
     let temp = tempfile::tempdir().unwrap();
     write_model(temp.path());
     let folder = Folder::open(temp.path()).unwrap();
-    // The CPU path keeps its weights on the heap, a GPU takes one tensor before the next is read.
-    for (compute, n_large) in [(gpu().clone(), 1), (Compute::cpu(), LARGE.len())] {
+    // The CPU path keeps its weights on the heap, widened; a GPU takes one tensor, as it is stored, before
+    // the next is read.
+    let paths = [(gpu().clone(), 1, TENSOR_BYTES / 2), (Compute::cpu(), LARGE.len(), TENSOR_BYTES)];
+    for (compute, n_large, bytes) in paths {
         // All else, small tensors and tokenizer, takes 2 MiB, what is converted at once 8; a second
-        // copy would take 64.
-        let limit = n_large * TENSOR_BYTES + TENSOR_BYTES / 4;
+        // copy would take 32 or 64.
+        let limit = n_large * bytes + TENSOR_BYTES / 4;
         let (name, dense) = (compute.name.clone(), !compute.is_gpu());
         let planned = planned(&folder, dense);
         let peak = peak(&folder, compute);
         assert!(peak <= planned, "{name}: {peak} bytes at the peak, planned {planned}");
-        assert!(peak >= TENSOR_BYTES, "{name}: {peak} bytes; the allocator does not count");
+        assert!(peak >= bytes, "{name}: {peak} bytes; the allocator does not count");
         assert!(peak <= limit, "{name}: {peak} bytes at the peak, limit {limit}");
     }
 }
@@ -200,7 +202,7 @@ fn a_checkpoint_passes_through_host_memory_tensor_by_tensor() {
         let limit = n_tensors * TENSOR_BYTES + TENSOR_BYTES / 4;
         for (what, peak) in [("saving", saving), ("loading", loading)] {
             println!("{what}, {bits:?}: {:.2} tensors", peak as f64 / TENSOR_BYTES as f64);
-            assert!(peak >= TENSOR_BYTES, "{what}: {peak} bytes; the allocator does not count");
+            assert!(peak >= bytes, "{what}: {peak} bytes; the allocator does not count");
             assert!(peak <= limit, "{what}, {bits:?}: {peak} bytes at the peak, limit {limit}");
         }
     }

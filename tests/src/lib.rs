@@ -209,7 +209,9 @@ pub fn packed_in_parts(
     for part in values.chunks(part_rows * cols) {
         let rows = part.len() / cols;
         let (words, scales) = pack(part, rows, cols, format);
-        matrix.push_part(rows, words, scales, compute).expect("the bytes of whole rows");
+        matrix
+            .push_part(rows, words.into(), scales.into(), compute)
+            .expect("the bytes of whole rows");
     }
     matrix
 }

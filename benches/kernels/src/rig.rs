@@ -52,7 +52,7 @@ impl Rig {
         [rows, cols]: [usize; 2],
     ) -> Result<PackedMatrix> {
         let bytes = rows * PackedMatrix::row_bytes(format, cols);
-        let words = match format {
+        let words: Vec<u8> = match format {
             // Any bits are a number in these; those of floats are kept below 1.
             WeightFormat::Q4 | WeightFormat::Q8 => {
                 (0..bytes).map(|i| ((i * 7919) >> 3) as u8).collect()
@@ -64,7 +64,7 @@ impl Rig {
         let scales = rows * PackedMatrix::row_scale_bytes(format, cols) / 2;
         let scales = [0x00, 0x20].repeat(scales); // f16
         let mut matrix = PackedMatrix::new(format, cols, &self.compute);
-        matrix.push_part(rows, words, scales, &self.compute)?;
+        matrix.push_part(rows, words.into(), scales.into(), &self.compute)?;
         Ok(matrix)
     }
 

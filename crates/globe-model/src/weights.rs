@@ -1,5 +1,6 @@
 //! The one path from stored weights to tensors on the device.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -175,10 +176,10 @@ impl<'a, S: Source> Weights<'a, S> {
         let format = kernel_format(tensor.format);
         let mut matrix = PackedMatrix::new(format, tensor.cols(), self.compute);
         for Part { rows, words, scales, .. } in &tensor.parts {
-            let words = packed.read(*words).await?.into_owned();
+            let words = packed.read(*words).await?;
             let scales = match scales {
-                Some(scales) => packed.read(*scales).await?.into_owned(),
-                None => Vec::new(),
+                Some(scales) => packed.read(*scales).await?,
+                None => Cow::Borrowed(&[][..]),
             };
             matrix.push_part(*rows, words, scales, self.compute)?;
         }
@@ -210,7 +211,8 @@ impl<'a, S: Source> Weights<'a, S> {
                 }
                 first += rows;
             }
-            matrix.push_part(words.len() / row_bytes, words, Vec::new(), self.compute)?;
+            let rows = words.len() / row_bytes;
+            matrix.push_part(rows, words.into(), Cow::Borrowed(&[]), self.compute)?;
         }
         Ok(Matrix::Packed(Box::new(matrix)))
     }
@@ -228,7 +230,7 @@ impl<'a, S: Source> Weights<'a, S> {
             let rows = part_rows.min(spec.rows - first);
             let words = Noise::words(rows * row_bytes, format);
             let scales = scale.repeat(rows * scale_bytes / 2);
-            matrix.push_part(rows, words, scales, self.compute)?;
+            matrix.push_part(rows, words.into(), scales.into(), self.compute)?;
         }
         Ok(Matrix::Packed(Box::new(matrix)))
     }

@@ -48,6 +48,7 @@ mod swiglu;
 mod swiglu_backward;
 mod transfer;
 mod unpack;
+mod upload;
 
 pub use adamw::{AdamStep, adamw};
 pub use adamw_8bit::{ByteMeans, adamw_8bit};

@@ -1,13 +1,16 @@
 //! Matrices as the packed kernels read them.
 
+use std::borrow::Cow;
+
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
-use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Int, Shape, Tensor};
 pub use globe_shaders::WeightFormat;
 
 use crate::advance::on_gpu;
 use crate::device::Variant;
 use crate::shapes::{expect, supported};
-use crate::{Compute, Error, Result, flush};
+use crate::upload::upload_words;
+use crate::{Compute, Error, Result};
 
 /// Weights of a block, which share one scale.
 pub const BLOCK: usize = 32;
@@ -50,12 +53,12 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// [`Error::Shape`] if the bytes do not hold the rows, [`Error::TooLarge`] if the adapter
-    /// cannot bind them.
+    /// cannot bind them, [`Error::Device`] if it was lost.
     pub fn push_part(
         &mut self,
         rows: usize,
-        words: Vec<u8>,
-        scales: Vec<u8>,
+        words: Cow<'_, [u8]>,
+        scales: Cow<'_, [u8]>,
         compute: &Compute,
     ) -> Result<()> {
         let bytes = |what, got: usize, row_bytes: usize| {
@@ -72,12 +75,12 @@ impl PackedMatrix {
         if size_bytes > limit_bytes {
             return Err(Error::TooLarge { size_bytes, limit_bytes });
         }
-        let scales = if scales.is_empty() { vec![0; 4] } else { scales };
+        let scales = if scales.is_empty() { Cow::Borrowed(&[0; 4][..]) } else { scales };
         let first = self.rows;
-        let (words, scales) = (upload(words, compute), upload(scales, compute));
+        let (words, scales) = (upload_words(words, compute)?, upload_words(scales, compute)?);
         self.parts.push(PackedPart { first, rows, words, scales });
         self.rows += rows;
-        flush(&compute.device) // or many parts would wait on the host
+        Ok(())
     }
 
     /// The f32 matrix that lies in the first `cols` columns of `values: [rows, whole blocks]`, whose
@@ -179,11 +182,4 @@ fn as_words(buffer: CubeTensor, n: usize) -> Tensor<1, Int> {
     let CubeTensor { client, device, handle, .. } = buffer;
     let words = CubeTensor::new_contiguous(client, device, Shape::from([n]), handle, DType::I32);
     Tensor::from_primitive::<CubeBackend>(words)
-}
-
-/// Bytes as an index tensor: kernels read them as unsigned words.
-fn upload(bytes: Vec<u8>, compute: &Compute) -> Tensor<1, Int> {
-    let n = bytes.len() / 4;
-    let data = TensorData::from_bytes_vec(bytes, [n], DType::I32);
-    Tensor::from_data(data, (&compute.device, DType::I32))
 }

@@ -29,14 +29,15 @@ struct Noted {
 pub(crate) fn note(program: Program, tensors: &[&CubeTensor], params: &[u32], groups: [u32; 3]) {
     NOTED.with_borrow_mut(|noted| {
         if let Some(noted) = noted {
-            let buffers = tensors.iter().map(|tensor| buffer(tensor)).collect::<Result<Vec<_>>>();
+            let buffers = tensors.iter().map(|tensor| resource(tensor)).collect::<Result<Vec<_>>>();
             let params = params.to_vec();
             noted.push(buffers.map(|buffers| Noted { program, buffers, params, groups }));
         }
     });
 }
 
-fn buffer(tensor: &CubeTensor) -> Result<WgpuResource> {
+/// Where a tensor lies.
+pub(crate) fn resource(tensor: &CubeTensor) -> Result<WgpuResource> {
     let found = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
     Ok(found.map_err(|e| Error::Device { reason: e.to_string() })?.resource().clone())
 }
@@ -45,7 +46,7 @@ fn buffer(tensor: &CubeTensor) -> Result<WgpuResource> {
 #[derive(Clone, Debug)]
 pub struct RawQueue {
     pub(crate) device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub(crate) queue: wgpu::Queue,
     pipelines: Arc<Mutex<HashMap<Program, wgpu::ComputePipeline>>>,
 }
 
