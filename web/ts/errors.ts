@@ -8,6 +8,7 @@ export type ErrorCode =
   | 'Quota' // the browser refuses to store so much
   | 'Integrity' // bytes differ from their digest
   | 'Network' // a file did not arrive
+  | 'Stalled' // a load stood still, and did so again when it was begun anew
   | 'DeviceLost' // the graphics processor stopped, twice
   | 'Aborted' // the caller's signal, or dispose()
   | 'Image' // the file is no image that can be read
@@ -16,8 +17,8 @@ export type ErrorCode =
   | 'Engine'; // anything else: a fault of ours
 
 const CODES: readonly string[] = [
-  'NoWebGpu', 'MissingFeature', 'DoesNotFit', 'Quota', 'Integrity', 'Network', 'DeviceLost',
-  'Aborted', 'Image', 'Model', 'Option', 'Engine',
+  'NoWebGpu', 'MissingFeature', 'DoesNotFit', 'Quota', 'Integrity', 'Network', 'Stalled',
+  'DeviceLost', 'Aborted', 'Image', 'Model', 'Option', 'Engine',
 ];
 
 /** Every rejection of this package. */

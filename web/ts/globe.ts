@@ -4,6 +4,7 @@ import { GlobeError, asGlobeError, stopIf } from './errors.js';
 import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
 import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
 import { probe, type Probe } from './probe.js';
+import { Furthest, RESTARTS, STALL_MS, Watch } from './watch.js';
 import type {
   DeviceChoice, LocateEvent, LocateOptions, LocateResult, Logits, MemoryUse, ModelInfo, ModelSource, PhotoInfo,
   Precision, Progress, StoredModel, Verification,
@@ -22,6 +23,8 @@ export interface LoadOptions {
   cache?: boolean;
   /** False ends the load before the kernels are compiled: that goes on behind it, and the first photo waits for the rest. */
   warm?: boolean;
+  /** A load that stands still for so long is begun anew where it stopped, ms: 30,000 without it. */
+  stallMs?: number;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
@@ -53,6 +56,7 @@ class Link {
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
   private ended: GlobeError | null = null;
+  private watch: Watch | null = null;
 
   constructor() {
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
@@ -96,8 +100,23 @@ class Link {
     }) as Promise<Calls[N]['result']>;
   }
 
+  /** Ends the worker if it stands still for `limitMs` before `work` is done. */
+  async watched<T>(limitMs: number, work: Promise<T>): Promise<T> {
+    const watch = (this.watch = new Watch(() => this.worker.postMessage({ beat: true }), limitMs, (reason) => this.end(reason)));
+    try {
+      return await work;
+    } finally {
+      watch.end();
+      this.watch = null;
+    }
+  }
+
   private receive(message: FromWorker): void {
     if ('lost' in message) return; // the running call, or the next one, fails with it
+    if ('beat' in message) {
+      this.watch?.heard(message.beat);
+      return;
+    }
     const pending = this.pending.get(message.id);
     if (!pending) return;
     if ('event' in message) {
@@ -123,7 +142,7 @@ class Link {
 export class Globe {
   private disposed = false;
 
-  private constructor(private link: Link, private readonly args: LoadArgs, private current: ModelInfo) {}
+  private constructor(private link: Link, private readonly reopen: (signal?: AbortSignal) => Promise<Opened>, private current: ModelInfo) {}
 
   /** What this browser can run, before anything is downloaded but the manifest. */
   static probe(url?: string): Promise<Probe> {
@@ -135,13 +154,14 @@ export class Globe {
 
   /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */
   static async load(options: string | LoadOptions): Promise<Globe> {
-    const { url, files, device = 'auto', subgroups = true, cache = true, warm = true, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
+    const { url, files, device = 'auto', subgroups = true, cache = true, warm = true, stallMs = STALL_MS, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
     stopIf(signal);
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
+    if (!(stallMs > 0)) throw new GlobeError('Option', `stallMs is ${stallMs}; it must be above 0`);
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
     const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm };
-    const { link, info } = await open(args, signal, onProgress);
-    return new Globe(link, args, info);
+    const { link, info } = await open(args, stallMs, signal, onProgress);
+    return new Globe(link, (stopped) => open(args, stallMs, stopped), info);
   }
 
   /** Models that this browser keeps. */
@@ -232,7 +252,7 @@ export class Globe {
 
   private async rebuild(signal?: AbortSignal): Promise<void> {
     this.link.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
-    const { link, info } = await open(this.args, signal);
+    const { link, info } = await this.reopen(signal);
     if (this.disposed) {
       link.end(new GlobeError('Aborted', 'the model was disposed of'));
       this.open();
@@ -242,15 +262,29 @@ export class Globe {
   }
 }
 
-async function open(args: LoadArgs, signal?: AbortSignal, onProgress?: (progress: Progress) => void): Promise<{ link: Link; info: ModelInfo }> {
-  const link = new Link();
-  try {
-    const info = await link.call('load', args, { signal, onEvent: onProgress });
-    return { link, info };
-  } catch (thrown) {
-    const error = asGlobeError(thrown);
-    link.end(error);
-    throw error;
+interface Opened {
+  link: Link;
+  info: ModelInfo;
+}
+
+/** A worker with the model; one that stands still gives way to another, which goes on with what is stored. */
+async function open(args: LoadArgs, stallMs: number, signal?: AbortSignal, onProgress?: (progress: Progress) => void): Promise<Opened> {
+  const furthest = new Furthest();
+  const onEvent = (progress: Progress) => {
+    furthest.note(progress);
+    onProgress?.(progress);
+  };
+  for (let restarts = 0; ; restarts++) {
+    const link = new Link();
+    try {
+      const info = await link.watched(stallMs, link.call('load', args, { signal, onEvent }));
+      return { link, info };
+    } catch (thrown) {
+      const error = asGlobeError(thrown);
+      link.end(error);
+      if (furthest.grew()) restarts = 0;
+      if (error.code !== 'Stalled' || restarts === RESTARTS) throw error;
+    }
   }
 }
 

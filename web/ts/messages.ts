@@ -35,12 +35,21 @@ export interface LoadArgs {
   warm: boolean;
 }
 
+/** Sign of life of a worker. */
+export interface Beat {
+  /** Grows whenever bytes or tensors of a load move. */
+  moved: number;
+  /** Whether something should move: not while the module or kernels are compiled. */
+  watched: boolean;
+}
+
 export type CallName = keyof Calls;
 
 /** Page to worker. */
 export type ToWorker =
   | { [N in CallName]: { id: number; call: N; args: Calls[N]['args'] } }[CallName]
-  | { id: number; abort: true };
+  | { id: number; abort: true }
+  | { beat: true };
 
 /** Worker to page. */
 export type FromWorker =
@@ -48,4 +57,5 @@ export type FromWorker =
   | { id: number; result: unknown }
   | { id: number; error: { code: ErrorCode; message: string } }
   /** Sent without a call: the device is gone. */
-  | { id: 0; lost: string };
+  | { id: 0; lost: string }
+  | { id: 0; beat: Beat };

@@ -3,9 +3,9 @@
 import init, { Sha256, Stop, WebEngine, gazetteerVersion, inspect, lastPanic } from '../pkg/globe_web.js';
 import { GlobeError, asGlobeError, stopIf } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
-import type { CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
+import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
 import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
-import { network } from './model/download.js';
+import { bodyOf, network } from './model/download.js';
 import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
@@ -25,6 +25,10 @@ function breakBy(error: GlobeError): void {
   broken ??= error;
   breaking.abort();
 }
+
+/** What the page watches while a model loads. */
+const beat: Beat = { moved: 0, watched: false };
+const moved = () => void beat.moved++;
 
 const post = (message: FromWorker) => self.postMessage(message);
 
@@ -51,12 +55,15 @@ async function load(args: LoadArgs, stopped: AbortSignal, emit: Emit<'load'>): P
     return await loadUntil(args, signal, emit);
   } catch (thrown) {
     throw broken && !stopped.aborted ? broken : thrown;
+  } finally {
+    beat.watched = false;
   }
 }
 
 async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
   const begin = performance.now();
   await start(args.wasmUrl);
+  beat.watched = true;
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
   const choose = async (bytes: number) => void (device = await chooseDevice(args.device, bytes));
@@ -64,8 +71,12 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   refuse(args.subgroups ? [] : ['subgroups']);
   const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
   stopIf(signal);
-  const report = (done: number, total: number) => emit({ stage: 'upload', done, total });
+  const report = (done: number, total: number) => {
+    moved();
+    emit({ stage: 'upload', done, total });
+  };
   engine = await WebEngine.load(opened.folder as never, gazetteer, device, subgroups, report);
+  beat.watched = false; // compiling says nothing for long
   stopIf(signal);
   if (broken) throw broken;
   if (args.warm) {
@@ -104,7 +115,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   let [fetched, verified] = [0, 0];
   if ('files' in args.source) {
     await choose(args.source.files.reduce((sum, { size }) => sum + size, 0));
-    const chosen = await chosenFolder(args.source.files, hasher, signal, (bytes, total, file) => {
+    const chosen = await chosenFolder(args.source.files, { hasher, signal, onMoved: moved }, (bytes, total, file) => {
       verified += bytes;
       emit({ stage: 'verify', done: verified, total, file });
     });
@@ -115,7 +126,10 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   const manifest = await fetchManifest(base, signal, store);
   await choose(manifest?.totalBytes ?? 0);
   if (!manifest) {
-    const onBytes = (bytes: number) => emit({ stage: 'fetch', done: (fetched += bytes), total: 0 });
+    const onBytes = (bytes: number) => {
+      moved();
+      emit({ stage: 'fetch', done: (fetched += bytes), total: 0 });
+    };
     return { folder: remoteFolder(base, signal, onBytes), bytes: 0, verified: false, storage: 'none' };
   }
   const total = manifest.totalBytes;
@@ -125,7 +139,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
     emit({ stage: stage === 'verify' ? 'verify' : 'fetch', done: stage === 'verify' ? verified : fetched, total });
   };
   const open = async (kept: Store): Promise<Opened> => {
-    const folder = await storedFolder(base, manifest, { store: kept, hasher, signal, onBytes });
+    const folder = await storedFolder(base, manifest, { store: kept, hasher, signal, onBytes, onMoved: moved });
     return { folder, bytes: total, verified: true, storage: kept.kind };
   };
   try {
@@ -166,7 +180,7 @@ async function bytesOf(url: string, what: string, signal: AbortSignal): Promise<
     throw network(what, (error as Error).message);
   });
   if (!response.ok) throw network(what, `the server answered ${response.status}`);
-  return new Uint8Array(await response.arrayBuffer());
+  return bodyOf(response, moved);
 }
 
 function loaded(): WebEngine {
@@ -312,6 +326,7 @@ function explain(thrown: unknown): { code: GlobeError['code']; message: string }
 }
 
 self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-  if ('abort' in data) running.get(data.id)?.abort();
+  if ('beat' in data) post({ id: 0, beat });
+  else if ('abort' in data) running.get(data.id)?.abort();
   else void answer(data);
 };

@@ -17,10 +17,15 @@ export interface DownloadContext {
   signal: AbortSignal;
   /** Bytes that became present: from the store (`verify`) or the network (`fetch`). */
   onBytes: (stage: 'fetch' | 'verify', bytes: number) => void;
+  /** Bytes moved at all, here or in the tab that is waited for. */
+  onMoved: () => void;
 }
 
 /** Waits between attempts after a cut connection, ms. */
 const RETRY_MS = [300, 1000, 3000];
+
+/** How often what another tab has stored is looked at, ms. */
+const OTHER_TAB_MS = 1000;
 
 /** Makes `entry` present in the store; two tabs never fetch the same file at once. */
 export async function ensure(url: string, entry: Entry, context: DownloadContext): Promise<void> {
@@ -29,11 +34,27 @@ export async function ensure(url: string, entry: Entry, context: DownloadContext
     context.onBytes('fetch', entry.size);
     return;
   }
+  const granted = watchOther(entry, context);
   await locked(`globe-${entry.sha256}`, context.signal, async () => {
+    granted();
     const again = await record(context.store, entry.sha256);
     if (again?.complete && again.size === entry.size) context.onBytes('fetch', entry.size);
     else await fetchVerified(url, entry, context);
   });
+}
+
+/** While another tab fetches the file, the pieces that it stores are what moves here. Ended by the returned function. */
+function watchOther({ sha256 }: Entry, { store, signal, onMoved }: DownloadContext): () => void {
+  let pieces = 0;
+  const look = async () => {
+    const now = (await record(store, sha256))?.pieces.length ?? 0;
+    if (now !== pieces) onMoved();
+    pieces = now;
+  };
+  const timer = setInterval(() => void look().catch(() => undefined), OTHER_TAB_MS);
+  const end = () => clearInterval(timer);
+  signal.addEventListener('abort', end, { once: true });
+  return end;
 }
 
 async function locked(name: string, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
@@ -95,7 +116,7 @@ class Download {
 
   /** Takes over what an earlier visit left, as far as it is still what was written. */
   private async resume(): Promise<void> {
-    const { store, signal, onBytes } = this.context;
+    const { store, signal, onBytes, onMoved } = this.context;
     const left = await record(store, this.entry.sha256);
     if (!left || left.size !== this.entry.size) return;
     for (const [index, expected] of left.pieces.entries()) {
@@ -106,6 +127,7 @@ class Download {
       if (bytes.length !== end - start || (await digestOf(bytes)) !== expected) break;
       this.hash.update(bytes);
       this.state.pieces.push(expected);
+      onMoved();
       onBytes('verify', bytes.length);
     }
   }
@@ -144,6 +166,7 @@ class Download {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
+        this.context.onMoved();
         const from = Math.min(skip, value.length);
         skip -= from;
         await this.take(value.subarray(from), write);
@@ -190,6 +213,21 @@ class Download {
 export async function digestOf(bytes: Uint8Array): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** The body of an answer; `onBytes` hears of each part as it arrives. */
+export async function bodyOf(response: Response, onBytes: (bytes: number) => void): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  const reader = response.body?.getReader();
+  for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+    onBytes(part.value.length);
+    size += part.value.length;
+    parts.push(part.value);
+  }
+  const bytes = new Uint8Array(size);
+  for (const part of parts.reverse()) bytes.set(part, (size -= part.length));
+  return bytes;
 }
 
 export function network(name: string, reason: string): GlobeError {

@@ -1,7 +1,7 @@
 // A model folder as the engine reads it: from the store, from chosen files, or straight from a server.
 
 import { GlobeError, stopIf } from '../errors.js';
-import { digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
+import { bodyOf, digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
 import type { Verification } from '../types.js';
@@ -188,7 +188,8 @@ class StoredFile implements ModelFile {
   }
 
   private async part(piece: number, start: number, end: number): Promise<Uint8Array> {
-    const { store } = this.context;
+    const { store, onMoved } = this.context;
+    onMoved();
     if (this.checked.has(piece)) return store.read(this.entry.sha256, start, end);
     const first = piece * PIECE_BYTES;
     const last = Math.min(first + PIECE_BYTES, this.size);
@@ -218,8 +219,7 @@ class StoredFile implements ModelFile {
 /** A folder of chosen files; with a manifest, every file is compared with its digest first. */
 export async function chosenFolder(
   files: File[],
-  hasher: () => Hasher,
-  signal: AbortSignal,
+  { hasher, signal, onMoved }: Pick<DownloadContext, 'hasher' | 'signal' | 'onMoved'>,
   onBytes: (bytes: number, total: number, file: string) => void,
 ): Promise<{ folder: ModelFolder; bytes: number; verified: boolean }> {
   const byName = new Map(files.map((file) => [file.name, file]));
@@ -229,14 +229,23 @@ export async function chosenFolder(
   for (const entry of manifest?.entries ?? []) {
     const file = byName.get(entry.name);
     if (!file) throw new GlobeError('Model', `${entry.name} is missing among the chosen files; choose the whole folder`);
-    await verify(file, entry, hasher(), signal, (bytes) => onBytes(bytes, manifest?.totalBytes ?? 0, entry.name));
+    await verify(file, entry, hasher(), signal, (bytes) => {
+      onMoved();
+      onBytes(bytes, manifest?.totalBytes ?? 0, entry.name);
+    });
   }
   const open = async (wanted: string): Promise<ModelFile | null> => {
     const file = byName.get(wanted);
     if (!file) return null;
-    const read = async (start: number, end: number) => {
-      stopIf(signal);
-      return new Uint8Array(await file.slice(start, end).arrayBuffer());
+    const read = async (start: number, last: number) => {
+      const end = Math.min(last, file.size);
+      const bytes = new Uint8Array(end - start);
+      for (let at = start; at < end; at += PIECE_BYTES) {
+        stopIf(signal);
+        bytes.set(new Uint8Array(await file.slice(at, Math.min(at + PIECE_BYTES, end)).arrayBuffer()), at - start);
+        onMoved();
+      }
+      return bytes;
     };
     return { size: file.size, read };
   };
@@ -272,8 +281,7 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
       if (whole) return whole.slice(start, end);
       const response = await request(name, url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
       if (!response.ok) throw network(name, `the server answered ${response.status}`);
-      const bytes = new Uint8Array(await response.arrayBuffer());
-      onBytes(bytes.length);
+      const bytes = await bodyOf(response, onBytes);
       if (response.status === 206) return bytes;
       whole = bytes; // a server without Range
       return bytes.slice(start, end);

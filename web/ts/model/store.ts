@@ -36,6 +36,9 @@ export interface Writer {
 
 const ROOT = 'globe-models';
 
+/** Attempts to open a file for writing, and the time between them. */
+const [OPEN_ATTEMPTS, OPEN_AGAIN_MS] = [20, 100];
+
 /** The best store that this browser grants. */
 export async function openStore(persistent: boolean): Promise<Store> {
   if (!persistent) return new MemoryStore();
@@ -83,7 +86,7 @@ class OpfsStore implements Store {
   async writer(key: string): Promise<Writer> {
     this.snapshots.delete(key);
     const file = await this.folder.getFileHandle(key, { create: true });
-    const handle = await file.createSyncAccessHandle();
+    const handle = await exclusive(file);
     return {
       async write(piece, bytes) {
         const written = handle.write(bytes, { at: piece * PIECE_BYTES });
@@ -127,7 +130,7 @@ class OpfsStore implements Store {
       return;
     }
     const handle = await this.folder.getFileHandle(`${name}.json`, { create: true });
-    const file = await handle.createSyncAccessHandle();
+    const file = await exclusive(handle);
     try {
       const bytes = new TextEncoder().encode(text);
       file.truncate(0);
@@ -144,6 +147,18 @@ class OpfsStore implements Store {
       if (name.startsWith(prefix) && name.endsWith('.json')) names.push(name.slice(0, -5));
     }
     return names.sort();
+  }
+}
+
+/** A worker that was ended keeps its handles for a moment: what is still open is asked for again. */
+async function exclusive(file: FileSystemFileHandle): Promise<FileSystemSyncAccessHandle> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await file.createSyncAccessHandle();
+    } catch (error) {
+      if ((error as Error).name !== 'NoModificationAllowedError' || attempt === OPEN_ATTEMPTS) throw error;
+      await new Promise((done) => setTimeout(done, OPEN_AGAIN_MS));
+    }
   }
 }
 
