@@ -29,6 +29,8 @@ const STEPS: &[Step] = &[
     ("wasm", wasm),
     ("doc", doc),
     ("deny", deny),
+    // Minutes of link-time optimisation, so only after all that is quicker found out.
+    ("size", || passed(web::size())),
 ];
 
 /// Runs the named steps, or all.
