@@ -6,7 +6,7 @@
 // mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width; so has `norm`.
 // Dispatch (ceil(rows / M), ceil(outputs / 16) folded over y and z): group = z * groups_y + y. Groups with the
 // same weights run one after the other and find them in the cache.
-// Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body.
+// Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body. One row: packed_linear_quad_row.wgsl.
 
 #import packed
 #import weights
@@ -85,9 +85,9 @@ fn main(
     let places = select(lane + vec4(0u, 4u, 8u, 12u), 2u * lane + vec4(0u, 1u, 8u, 9u), is_pair);
     let outputs = (group.z * params.groups_y + group.y) * OUTPUTS + places;
     let weight_row = min(outputs, vec4(params.outputs - 1u));
-    // The rows of x that this lane brings: one row is brought by all.
+    // The rows of x that this lane brings.
     let x_row = group.x * M;
-    let brings = x_row + select(vec2(lane, LANES + lane), vec2(0u), M == 1u);
+    let brings = x_row + vec2(lane, LANES + lane);
     let x_at = min(brings, vec2(params.rows - 1u)) * params.blocks * 8u;
 
     var low = mat4x4<f32>(); // [row][output]
@@ -111,11 +111,7 @@ fn main(
                 }
                 let mine = x[x_at.x + k];
                 sum_sq.x += dot(mine, mine);
-                if M == 1u {
-                    part_low[0] += (mine * factor) * weight;
-                } else {
-                    part_low += transpose(weight) * spread(mine * factor);
-                }
+                part_low += transpose(weight) * spread(mine * factor);
                 if M > LANES {
                     let more = x[x_at.y + k];
                     sum_sq.y += dot(more, more);

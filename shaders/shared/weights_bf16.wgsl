@@ -6,14 +6,31 @@ const SCALED: bool = false;
 
 alias Block = array<vec4<u32>, VECS>;
 
+fn halves(words: vec2<u32>) -> vec4<f32> {
+    let shifted = vec4(words.x << 16u, words.x, words.y << 16u, words.y);
+    return bitcast<vec4<f32>>(shifted & vec4(0xffff0000u));
+}
+
 // Values 4j .. 4j + 4 of a vec4 of words.
 fn vec_values(vector: vec4<u32>, j: u32) -> vec4<f32> {
-    let word = 2u * j;
-    let halves = vec4(vector[word] << 16u, vector[word], vector[word + 1u] << 16u, vector[word + 1u]);
-    return bitcast<vec4<f32>>(halves & vec4(0xffff0000u));
+    return halves(vec2(vector[2u * j], vector[2u * j + 1u]));
 }
 
 // Values 4k .. 4k + 4 of a block.
 fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[k / PER_VEC], k % PER_VEC);
+}
+
+// Weights are at their places for `block_dot`, and as they are.
+const PLACES: vec4<f32> = vec4(1.0);
+const EXCESS: f32 = 0.0;
+
+fn vec_dot(words: vec4<u32>, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return dot(halves(words.xy), a) + dot(halves(words.zw), b);
+}
+
+// The weights of a block times inputs.
+fn block_dot(block: Block, x: array<vec4<f32>, 8>) -> f32 {
+    return (vec_dot(block[0], x[0], x[1]) + vec_dot(block[1], x[2], x[3]))
+        + (vec_dot(block[2], x[4], x[5]) + vec_dot(block[3], x[6], x[7]));
 }

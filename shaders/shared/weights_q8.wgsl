@@ -6,13 +6,30 @@ const SCALED: bool = true;
 
 alias Block = array<vec4<u32>, VECS>;
 
+fn bytes(four: u32) -> vec4<f32> {
+    let word = bitcast<i32>(four);
+    return vec4<f32>(vec4<i32>(word << 24u, word << 16u, word << 8u, word) >> vec4(24u));
+}
+
 // Values 4j .. 4j + 4 of a vec4 of words, before their scale.
 fn vec_values(vector: vec4<u32>, j: u32) -> vec4<f32> {
-    let word = bitcast<i32>(vector[j]);
-    return vec4<f32>(vec4<i32>(word << 24u, word << 16u, word << 8u, word) >> vec4(24u));
+    return bytes(vector[j]);
 }
 
 // Values 4k .. 4k + 4 of a block, before its scale.
 fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[k / PER_VEC], k % PER_VEC);
+}
+
+// Weights are at their places for `block_dot`, and as they are.
+const PLACES: vec4<f32> = vec4(1.0);
+const EXCESS: f32 = 0.0;
+
+fn half_dot(words: vec4<u32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> f32 {
+    return (dot(bytes(words.x), a) + dot(bytes(words.y), b)) + (dot(bytes(words.z), c) + dot(bytes(words.w), d));
+}
+
+// The weights of a block, before their scale, times inputs.
+fn block_dot(block: Block, x: array<vec4<f32>, 8>) -> f32 {
+    return half_dot(block[0], x[0], x[1], x[2], x[3]) + half_dot(block[1], x[4], x[5], x[6], x[7]);
 }

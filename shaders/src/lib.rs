@@ -102,6 +102,8 @@ kernels! {
     PackedLinearLanes => "packed_linear_lanes",
     /// The same for 16 rows at once.
     PackedLinearManyLanes => "packed_linear_many_lanes",
+    /// Product of one row with a packed matrix in subgroups of four.
+    PackedLinearQuadRow => "packed_linear_quad_row",
     /// Product with a packed matrix in subgroups of four.
     PackedLinearQuads => "packed_linear_quads",
     /// Product with a packed matrix, tiled.

@@ -298,7 +298,7 @@ impl Program {
     /// Whether it runs only where shaders have subgroups.
     pub fn needs_subgroups(&self) -> bool {
         self.kernel.name().ends_with("_lanes")
-            || self.kernel == Kernel::PackedLinearQuads
+            || matches!(self.kernel, Kernel::PackedLinearQuadRow | Kernel::PackedLinearQuads)
             || self.team == Some(Team::Subgroup)
             || self.needs_cooperative()
     }

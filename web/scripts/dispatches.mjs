@@ -1,7 +1,7 @@
 // What each dispatch of a decoding step costs in the tab: those of a real step, each issued many times more.
 //
 // node scripts/dispatches.mjs [MODEL_FOLDER [AT_ONCE]]   (after cargo xtask web; FLAGS has more flags of the browser)
-// With PROGRAMS=DIR, a program whose first line is that of a `.wgsl` file there is replaced by it.
+// With PROGRAMS=DIR, files there take the place of the programs of the same names in pkg/programs.
 
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,16 +22,18 @@ const atOnce = Number(process.argv[3] ?? 1);
 /** Runs in the worker: other programs in place of the engine's own. */
 function replacePrograms(others) {
   const { createShaderModule } = GPUDevice.prototype;
+  const plain = (code) => code.replace(/^enable .*\n/gm, '').trim();
   GPUDevice.prototype.createShaderModule = function (descriptor) {
-    const [first] = descriptor.code.replace(/^enable .*\n/gm, '').split('\n', 1);
-    const other = others.find((code) => code.split('\n', 1)[0] === first);
+    const { code } = others.find(({ instead }) => plain(instead) === plain(descriptor.code)) ?? {};
     const enabled = descriptor.code.match(/^enable .*\n/gm)?.join('') ?? '';
-    return createShaderModule.call(this, other ? { ...descriptor, code: enabled + other } : descriptor);
+    return createShaderModule.call(this, code ? { ...descriptor, code: enabled + plain(code) } : descriptor);
   };
 }
 
 const programs = process.env.PROGRAMS;
-const others = programs ? readdirSync(programs).filter((name) => name.endsWith('.wgsl')).map((name) => readFileSync(join(programs, name), 'utf8')) : [];
+const others = (programs ? readdirSync(programs) : []).map((name) => ({
+  instead: readFileSync(join(WEB, 'pkg/programs', name), 'utf8'), code: readFileSync(join(programs, name), 'utf8'),
+}));
 const served = existsSync(join(model, 'manifest.json')) ? model : mkdtempSync(join(tmpdir(), 'globe-model-'));
 if (served !== model) await listFiles(model, served);
 const server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': served, '/golden/': GOLDEN });

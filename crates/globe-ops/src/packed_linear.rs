@@ -24,7 +24,7 @@ const MANY_ROWS: usize = 16;
 const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_dot.wgsl`.
 const DOT_OUTPUTS: u32 = 64;
-/// Outputs per workgroup of `packed_linear_quads.wgsl`.
+/// Outputs per workgroup of `packed_linear_quads.wgsl` and `packed_linear_quad_row.wgsl`.
 const QUADS_OUTPUTS: u32 = 16;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
@@ -213,7 +213,9 @@ impl PackedLinearOps for CubeBackend {
         let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
-        let is_fixed = matches!(kernel, Kernel::PackedLinearManyLanes | Kernel::PackedLinearDot);
+        let is_fixed =
+            [Kernel::PackedLinearManyLanes, Kernel::PackedLinearDot, Kernel::PackedLinearQuadRow]
+                .contains(&kernel);
         let at_once = (!is_fixed).then_some(at_once);
         let program = Program { team, ..plan.program(kernel, at_once) };
         launch(program, &tensors, &params, groups);
@@ -260,6 +262,7 @@ impl PackedPlan {
             }
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
+            Variant::Quads if rows == 1 => (Kernel::PackedLinearQuadRow, QUADS_OUTPUTS, 1),
             Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(8)),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
