@@ -2,6 +2,7 @@
 // places, where subgroups hold four: four query heads and 64 keys per workgroup of four.
 //
 // Dispatch (chunks, n_kv_heads * teams, rows), up to 4 query heads in a team. head_dim is a multiple of 4.
+// Needs subgroups of exactly 4.
 // Oracle: globe_ops::attention_step, default body.
 
 #import attention_four
@@ -57,15 +58,19 @@ fn main(
     let n = min(WALKED, len - first_key);
     let oldest = select(0u, len - min(len, params.window), params.window > 0u);
 
-    // Heads past the last repeat it.
-    let q_at = (head_row + min(vec4(0u, 1u, 2u, 3u), vec4(n_heads - 1u))) * params.quads;
+    // Each lane brings a head; those past the last repeat it.
+    let q_at = (head_row + min(local, n_heads - 1u)) * params.quads;
     var highest = vec4(LOWEST);
-    for (var i = local; i < n; i += 4u * WG) {
+    for (var first = 0u; first < n; first += 4u * WG) {
+        let i = first + local;
         let keys = first_key + i + WG * vec4(0u, 1u, 2u, 3u);
         let k_at = quads_at(min(keys, vec4(len - 1u)), mine, kv_head);
         var scores = mat4x4<f32>(); // [key][head]
         for (var d = 0u; d < params.quads; d++) {
-            let heads = mat4x4(q[q_at.x + d], q[q_at.y + d], q[q_at.z + d], q[q_at.w + d]);
+            let head = q[q_at + d];
+            let heads = mat4x4(
+                subgroupBroadcast(head, 0u), subgroupBroadcast(head, 1u), subgroupBroadcast(head, 2u), subgroupBroadcast(head, 3u),
+            );
             let quads = mat4x4(
                 kv_values(k[k_at.x + d]), kv_values(k[k_at.y + d]), kv_values(k[k_at.z + d]), kv_values(k[k_at.w + d]),
             );
@@ -86,17 +91,28 @@ fn main(
         stats[(head_row + local) * params.chunks + group.x] = vec2(highest[local], total[local]);
     }
 
-    for (var quad = local; quad < params.quads; quad += WG) {
+    // Two quads at a time share the weights.
+    for (var quad = local; quad < params.quads; quad += 2u * WG) {
+        let next = min(quad + WG, params.quads - 1u);
         var sum = mat4x4<f32>(); // [head]
+        var next_sum = mat4x4<f32>();
         for (var i = 0u; i < n; i++) {
             let key = first_key + i;
             let slot = select(mine.y + key - mine.x, key, key < mine.x);
             let at = (slot * params.n_kv_heads + kv_head) * params.quads;
-            sum += outer(kv_values(v[at + quad]), weights[i]);
+            let weight = weights[i];
+            sum += outer(kv_values(v[at + quad]), weight);
+            next_sum += outer(kv_values(v[at + next]), weight);
         }
-        let done = sum; // what is indexed by a loop does not stay in registers
+        // What is indexed by a loop does not stay in registers.
+        let done = sum;
+        let next_done = next_sum;
         for (var h = 0u; h < n_heads; h++) {
-            sums[((head_row + h) * params.chunks + group.x) * params.quads + quad] = done[h];
+            let at = ((head_row + h) * params.chunks + group.x) * params.quads;
+            sums[at + quad] = done[h];
+            if quad + WG < params.quads {
+                sums[at + next] = next_done[h];
+            }
         }
     }
 }

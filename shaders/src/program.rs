@@ -298,7 +298,12 @@ impl Program {
     /// Whether it runs only where shaders have subgroups.
     pub fn needs_subgroups(&self) -> bool {
         self.kernel.name().ends_with("_lanes")
-            || matches!(self.kernel, Kernel::PackedLinearQuadRow | Kernel::PackedLinearQuads)
+            || matches!(
+                self.kernel,
+                Kernel::AttentionSplitQuads
+                    | Kernel::PackedLinearQuadRow
+                    | Kernel::PackedLinearQuads
+            )
             || self.team == Some(Team::Subgroup)
             || self.needs_cooperative()
     }

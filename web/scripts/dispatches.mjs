@@ -25,7 +25,7 @@ function replacePrograms(others) {
   const plain = (code) => code.replace(/^enable .*\n/gm, '').trim();
   GPUDevice.prototype.createShaderModule = function (descriptor) {
     const { code } = others.find(({ instead }) => plain(instead) === plain(descriptor.code)) ?? {};
-    const enabled = descriptor.code.match(/^enable .*\n/gm)?.join('') ?? '';
+    const enabled = (code ?? descriptor.code).match(/^enable .*\n/gm)?.join('') ?? '';
     return createShaderModule.call(this, code ? { ...descriptor, code: enabled + plain(code) } : descriptor);
   };
 }
