@@ -2,10 +2,10 @@
 // 8 rows of queries at a time are loaded once for all lanes of the subgroup, in order: the same sums every time.
 //
 // A workgroup is one subgroup of exactly 8; `stats` comes from attention_backward_stats.wgsl.
-// Dispatch (ceil(keys / (8 R)), n_kv_heads, 1). quads at most 8 * PARTS.
+// Dispatch (ceil(keys / (8 R)), n_kv_heads, 1). params.quads at most QUADS.
 // Oracle: globe_ops::attention_backward, default body.
 
-#import parts
+#import quads
 #import attention_lanes
 #import attention_keys
 #import attention_rows

@@ -2,10 +2,10 @@
 // owns R queries, and 8 keys at a time are loaded once for all lanes of the subgroup.
 //
 // Rows, ranges and the running maximum as in attention.wgsl. A workgroup is one subgroup of exactly 8.
-// Dispatch (ceil(tokens * group / (8 R)), n_kv_heads, 1). quads at most 8 * PARTS.
+// Dispatch (ceil(tokens * group / (8 R)), n_kv_heads, 1). params.quads at most QUADS.
 // Oracle: globe_ops::attention, default body.
 
-#import parts
+#import quads
 #import attention_lanes
 #import attention_rows
 #import attention_span

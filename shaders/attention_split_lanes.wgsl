@@ -4,9 +4,9 @@
 // A query is a head of a row. The workgroups of one launch take the queries of one row each, or those of all
 // rows in turn, which then share what they load: `part` says for which keys.
 // A workgroup is one subgroup of exactly 8. Dispatch (chunks, n_kv_heads, ceil(rows * group / (8 M)) with
-// SHARED, else rows * teams). quads at most 8 * PARTS. Oracle: globe_ops::attention_step, default body.
+// SHARED, else rows * teams). params.quads at most QUADS. Oracle: globe_ops::attention_step, default body.
 
-#import parts
+#import quads
 #import rows
 #import attention_lanes
 #import kv

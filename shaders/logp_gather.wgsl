@@ -5,7 +5,7 @@
 // logit: the host refuses such targets before they get here.
 // Oracle: globe_ops::logp_gather, default body.
 
-#import reduce_wide
+#import reduce
 
 const LOWEST: f32 = -3.4028234e38;
 

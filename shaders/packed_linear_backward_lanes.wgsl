@@ -2,7 +2,7 @@
 // a subgroup of 8 has R rows of dy and the 32 inputs of one block; it unpacks the block of one output, and the
 // others get it by broadcast.
 //
-// dy_stride, cols, first and outputs are multiples of 4.
+// cols is a multiple of 4.
 // Dispatch (blocks, ceil(rows / (32 R)), 1). With ADD, dx holds the sum over earlier parts.
 // Oracle: globe_ops::packed_linear_backward, default body.
 
@@ -28,7 +28,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read_write> words: array<vec4<u32>>;     // [outputs, blocks, VECS]
 @group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4<f32>>;        // [rows, dy_stride / 4]
+@group(0) @binding(2) var<storage, read_write> dy: array<f32>;              // [rows, dy_stride]
 @group(0) @binding(3) var<storage, read_write> residual: array<vec4<f32>>;  // as dx
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;        // [rows, cols / 4]
 @group(0) @binding(5) var<uniform> params: Params;
@@ -59,11 +59,11 @@ fn main(
 ) {
     let row_0 = (group.y * WG + local) * R;
     let b = group.x;
-    let last = params.outputs / 4u - 1u;
+    let last = params.outputs - 1u;
     var dy_row = array<u32, R>();
     for (var r = 0u; r < R; r++) {
         let row = min(row_0 + r, params.rows - 1u);
-        dy_row[r] = row * (params.dy_stride / 4u) + params.first / 4u;
+        dy_row[r] = row * params.dy_stride + params.first;
     }
 
     var sums = array<vec4<f32>, R * QUADS>(); // [row][input]
@@ -71,8 +71,9 @@ fn main(
         let w = unpacked(o + lane, b);
         var g = array<vec4<f32>, 2u * R>();
         for (var r = 0u; r < R; r++) {
-            g[2u * r] = dy[dy_row[r] + o / 4u];
-            g[2u * r + 1u] = dy[dy_row[r] + min(o / 4u + 1u, last)];
+            for (var j = 0u; j < LANES; j++) {
+                g[2u * r + j / 4u][j % 4u] = dy[dy_row[r] + min(o + j, last)];
+            }
         }
         for (var k = 0u; k < QUADS; k++) {
             let w_0 = subgroupBroadcast(w[k], 0u);

@@ -4,7 +4,7 @@
 // Dispatch (x, y, 1) with row = y * groups_x + x. `dim` need not be a multiple of WG.
 // Oracle: globe_ops::rms_norm_backward, default body.
 
-#import reduce_wide
+#import reduce
 
 struct Params {
     rows: u32,

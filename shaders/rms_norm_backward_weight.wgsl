@@ -4,7 +4,7 @@
 // Dispatch (groups, 1, 1), groups <= rows. `dim` need not be a multiple of WG.
 // Oracle: globe_ops::rms_norm_backward_weight, default body.
 
-#import reduce_wide
+#import reduce
 
 struct Params {
     rows: u32,

@@ -4,7 +4,7 @@
 // Dispatch (groups, 1, 1): group g sums elements g * slice .. (g + 1) * slice.
 // Oracle: globe_ops::sum_squares, default body.
 
-#import reduce_wide
+#import reduce
 
 struct Params {
     len: u32,

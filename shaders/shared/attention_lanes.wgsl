@@ -2,10 +2,8 @@
 // at a time, of which each lane loads one. Broadcasts bring it to all.
 
 const LANES: u32 = 8u;
-const QUADS: u32 = 8u * PARTS;
 const LOWEST: f32 = -1e30;
 
-alias Row = array<vec4<f32>, QUADS>; // a head, zeros past its width
 alias Scores = array<vec4<f32>, 2>; // one for each walked row
 
 // What each lane has, the lane of a broadcast being a constant.

@@ -6,7 +6,7 @@ mod link;
 mod program;
 
 pub use link::{LinkError, link};
-pub use program::{Fragment, KvFormat, Program, Reduce, Stage, Team, WeightFormat};
+pub use program::{Fragment, KvFormat, Program, QUADS, Reduce, Stage, Team, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -80,6 +80,8 @@ kernels! {
     Linear => "linear",
     /// Gradient of a weight, added up.
     LinearBackwardWeight => "linear_backward_weight",
+    /// The same for adapters whose loads are dear.
+    LinearBackwardWeightLanes => "linear_backward_weight_lanes",
     /// Matrix product with bias for few rows.
     LinearRow => "linear_row",
     /// Log-probabilities of chosen tokens, with entropy.
@@ -165,6 +167,12 @@ shared! {
     "parts_3",
     "parts_4",
     "philox",
+    "quads_4",
+    "quads_8",
+    "quads_16",
+    "quads_24",
+    "quads_32",
+    "reduce_eight",
     "reduce_four",
     "reduce_wide",
     "rows_1",

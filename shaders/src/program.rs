@@ -106,19 +106,22 @@ impl Team {
 pub enum Reduce {
     /// 256 invocations.
     Wide,
-    /// Four, for software adapters.
+    /// Four, for software adapters with subgroups of four.
     Four,
+    /// One subgroup of eight, for software adapters that have them.
+    Eight,
 }
 
 impl Reduce {
     /// Every way.
-    pub const ALL: [Self; 2] = [Self::Wide, Self::Four];
+    pub const ALL: [Self; 3] = [Self::Wide, Self::Four, Self::Eight];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Wide => "wide",
             Self::Four => "four",
+            Self::Eight => "eight",
         }
     }
 }
@@ -194,6 +197,9 @@ pub const ROWS: [usize; 3] = [1, 4, 8];
 /// and 128 numbers.
 pub const PARTS: [usize; 4] = [1, 2, 3, 4];
 
+/// Quads of a head that a lane may hold: heads of up to 16, 32, 64, 96 and 128 numbers.
+pub const QUADS: [usize; 5] = [4, 8, 16, 24, 32];
+
 /// What a device compiles: a kernel with its imports chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Program {
@@ -205,6 +211,8 @@ pub struct Program {
     pub rows: Option<usize>,
     /// What `#import parts` stands for: 1 to 4.
     pub parts: Option<usize>,
+    /// What `#import quads` stands for: one of [`QUADS`].
+    pub quads: Option<usize>,
     /// What `#import kv` stands for.
     pub kv: Option<KvFormat>,
     /// What `#import team` stands for.
@@ -224,6 +232,7 @@ impl From<Kernel> for Program {
             weights: None,
             rows: None,
             parts: None,
+            quads: None,
             kv: None,
             team: None,
             reduce: None,
@@ -243,6 +252,7 @@ impl Program {
             kernel.choose("integers", &integers, &mut programs, |p, x| p.weights = Some(x));
             kernel.choose("rows", &ROWS, &mut programs, |p, x| p.rows = Some(x));
             kernel.choose("parts", &PARTS, &mut programs, |p, x| p.parts = Some(x));
+            kernel.choose("quads", &QUADS, &mut programs, |p, x| p.quads = Some(x));
             kernel.choose("kv", &KvFormat::ALL, &mut programs, |p, x| p.kv = Some(x));
             kernel.choose("team", &Team::ALL, &mut programs, |p, x| p.team = Some(x));
             kernel.choose("reduce", &Reduce::ALL, &mut programs, |p, x| p.reduce = Some(x));
@@ -259,6 +269,7 @@ impl Program {
             self.weights.map(|w| w.name().to_owned()),
             self.rows.map(|n| n.to_string()),
             self.parts.map(|n| n.to_string()),
+            self.quads.map(|n| n.to_string()),
             self.kv.map(|kv| format!("kv_{}", kv.name())),
             self.team.map(|team| team.name().to_owned()),
             self.reduce.map(|reduce| reduce.name().to_owned()),
@@ -286,6 +297,7 @@ impl Program {
         stand_in("integers", self.weights.map(|w| w.name().to_owned()));
         stand_in("rows", self.rows.map(|n| n.to_string()));
         stand_in("parts", self.parts.map(|n| n.to_string()));
+        stand_in("quads", self.quads.map(|n| n.to_string()));
         stand_in("kv", self.kv.map(|kv| kv.name().to_owned()));
         stand_in("team", self.team.map(|team| team.name().to_owned()));
         stand_in("reduce", self.reduce.map(|reduce| reduce.name().to_owned()));
@@ -305,6 +317,7 @@ impl Program {
                     | Kernel::PackedLinearQuads
             )
             || self.team == Some(Team::Subgroup)
+            || self.reduce == Some(Reduce::Eight)
             || self.needs_cooperative()
     }
 

@@ -4,7 +4,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, IntDType, Tensor};
-use globe_shaders::{Kernel, KvFormat, Program};
+use globe_shaders::{Kernel, KvFormat, Program, QUADS};
 
 use crate::Result;
 use crate::device::Variant;
@@ -39,17 +39,23 @@ impl AttentionPlan {
     /// quads as the head needs, and the rows of its workgroups.
     pub(crate) fn choose(self, tiled: Kernel, lanes: Kernel, head_dim: usize) -> (Program, u32) {
         let (kernel, rows) = match self.variant {
-            Variant::Lanes => (lanes, LANES_ROWS),
+            Variant::Lanes => {
+                let quads = Some(quads_of_lane(head_dim));
+                return (Program { quads, ..lanes.into() }, LANES_ROWS);
+            }
             Variant::Quads if tiled == Kernel::Attention => (Kernel::AttentionQuads, QUADS_ROWS),
             _ => (tiled, TILE),
         };
-        (Program { parts: Some(quads_per_lane(head_dim)), ..kernel.into() }, rows)
+        let parts = (head_dim / 4).div_ceil(QUADS_PER_PART);
+        (Program { parts: Some(parts), ..kernel.into() }, rows)
     }
 }
 
-/// What `#import parts` stands for: quads of a head that one of eight invocations holds.
-pub(crate) fn quads_per_lane(head_dim: usize) -> usize {
-    (head_dim / 4).div_ceil(QUADS_PER_PART)
+/// What `#import quads` stands for: quads of a head that fits [`MAX_HEAD_DIM`], and no more than it needs, because a
+/// software adapter computes those that are left out of a head as well.
+pub(crate) fn quads_of_lane(head_dim: usize) -> usize {
+    let [.., most] = QUADS;
+    QUADS.into_iter().find(|quads| 4 * quads >= head_dim).unwrap_or(most)
 }
 
 /// The op on backend primitives.

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Int, IntDType, Tensor};
 use globe_shaders::{Kernel, KvFormat, Program};
 
 use crate::Result;
-use crate::attention::{AttentionOps, MAX_HEAD_DIM, attend, quads_per_lane};
+use crate::attention::{AttentionOps, MAX_HEAD_DIM, attend, quads_of_lane};
 use crate::device::Variant;
 use crate::kv::kv_format;
 use crate::launch::{contiguous, launch, output, words};
@@ -139,9 +139,9 @@ impl AttentionStepOps for CubeBackend {
                     Part::Shared => (rows * group).div_ceil(LANES * at_once),
                     Part::All | Part::Rest => rows * teams,
                 };
-                let (parts, kv) = (Some(quads_per_lane(head_dim)), Some(kv));
+                let (quads, kv) = (Some(quads_of_lane(head_dim)), Some(kv));
                 let kernel = Kernel::AttentionSplitLanes.into();
-                let program = Program { parts, rows: Some(at_once), kv, ..kernel };
+                let program = Program { quads, rows: Some(at_once), kv, ..kernel };
                 launch(program, &tensors, &params, [chunks, n_kv_heads, queries].map(|n| n as u32));
             };
             if rows == 1 {

@@ -127,11 +127,16 @@ pub(crate) fn launch(
     );
 }
 
-/// How workgroups add up on the device of a tensor: in fours where subgroups hold four, which only software does.
+/// How workgroups add up on the device of a tensor: within one subgroup where all of them hold four or eight, which
+/// only software does.
 pub(crate) fn reduce(tensor: &CubeTensor) -> Option<Reduce> {
     let hardware = &tensor.client.properties().hardware;
-    let fours = (hardware.plane_size_min, hardware.plane_size_max) == (4, 4);
-    Some(if fours { Reduce::Four } else { Reduce::Wide })
+    // CubeCL hides the operations of software adapters, but one that names the size of its subgroups has them.
+    Some(match (hardware.plane_size_min, hardware.plane_size_max) {
+        (4, 4) => Reduce::Four,
+        (8, 8) => Reduce::Eight,
+        _ => Reduce::Wide,
+    })
 }
 
 /// An uninitialised tensor on the device of `like`.

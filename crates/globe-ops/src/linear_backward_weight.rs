@@ -4,14 +4,16 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Reduce};
 
 use crate::Result;
-use crate::launch::{contiguous, launch, words};
+use crate::launch::{contiguous, launch, reduce, words};
 use crate::shapes::expect;
 
 /// Outputs and columns per workgroup.
 const TILE: u32 = 64;
+/// The same of `linear_backward_weight_lanes.wgsl`, for adapters whose subgroups hold exactly eight.
+const LANES_TILE: [u32; 2] = [16, 32];
 
 /// The op on backend primitives.
 #[backend_extension(Cube, Flex: cfg(feature = "flex"), Autodiff: cfg(feature = "autodiff"))]
@@ -48,8 +50,14 @@ impl LinearBackwardWeightOps for CubeBackend {
         let [rows, outputs] = dy.shape().dims();
         let [_, cols] = x.shape().dims();
         let params = words![rows, outputs, cols, scale];
-        let groups = [(cols as u32).div_ceil(TILE), (outputs as u32).div_ceil(TILE), 1];
-        launch(Kernel::LinearBackwardWeight, &[&dy, &x, &dweight], &params, groups);
+        let (kernel, [height, width]) = match reduce(&x) {
+            Some(Reduce::Eight) if cols.is_multiple_of(4) => {
+                (Kernel::LinearBackwardWeightLanes, LANES_TILE)
+            }
+            _ => (Kernel::LinearBackwardWeight, [TILE; 2]),
+        };
+        let groups = [(cols as u32).div_ceil(width), (outputs as u32).div_ceil(height), 1];
+        launch(kernel, &[&dy, &x, &dweight], &params, groups);
         dweight
     }
 }

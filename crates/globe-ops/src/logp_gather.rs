@@ -4,10 +4,10 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, folded_groups, launch, output, words};
+use crate::launch::{contiguous, folded_groups, launch, output, reduce, words};
 use crate::shapes::{expect, supported};
 
 /// The op on backend primitives.
@@ -56,7 +56,8 @@ impl LogpGatherOps for CubeBackend {
         let stats = output(&logits, [rows, 3], DType::F32);
         let groups = folded_groups(rows as u32);
         let params = words![rows, vocab, groups[0], 1.0 / temperature];
-        launch(Kernel::LogpGather, &[&logits, &targets, &stats], &params, groups);
+        let program = Program { reduce: reduce(&logits), ..Kernel::LogpGather.into() };
+        launch(program, &[&logits, &targets, &stats], &params, groups);
         stats
     }
 }

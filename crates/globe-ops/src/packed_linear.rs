@@ -230,7 +230,7 @@ impl PackedPlan {
 
     /// Whether a tile of many rows is computed together.
     fn is_tiled(&self, rows: usize) -> bool {
-        !matches!(self.variant, Variant::Lanes | Variant::Quads) && rows > FEW_ROWS
+        !self.variant.takes_rows(rows)
     }
 
     /// Kernel for many rows, and its rows and outputs per workgroup.
@@ -257,7 +257,7 @@ impl PackedPlan {
         };
         match self.variant {
             Variant::PackedDot if self.is_dot(rows) => (Kernel::PackedLinearDot, DOT_OUTPUTS, 1),
-            Variant::Lanes if pays_at_once(rows) => {
+            Variant::Lanes if pays_at_once(rows, self.rows) => {
                 (Kernel::PackedLinearManyLanes, MANY_OUTPUTS, MANY_ROWS)
             }
             // More rows at once do not fit into the registers of a CPU.
@@ -269,10 +269,27 @@ impl PackedPlan {
     }
 }
 
-/// Whether rows, filled up to groups of 16 that take 4/5 of the time per row, are done sooner than
-/// filled up to groups of 4.
-fn pays_at_once(rows: usize) -> bool {
-    4 * rows.next_multiple_of(MANY_ROWS) < 5 * rows.next_multiple_of(4)
+/// Whether rows and outputs, filled up to groups of 16 and 128 that take 4/5 of the time per product, are done sooner
+/// than filled up to groups of 4 and 32.
+fn pays_at_once(rows: usize, outputs: usize) -> bool {
+    let many = rows.next_multiple_of(MANY_ROWS) * outputs.next_multiple_of(MANY_OUTPUTS as usize);
+    let few = rows.next_multiple_of(4) * outputs.next_multiple_of(LANES_OUTPUTS as usize);
+    4 * many < 5 * few
+}
+
+impl PackedMatrix {
+    /// Whether a product of so many rows takes the norm of its input along. Otherwise the norm is a kernel of its own,
+    /// which two products of the same input had better share.
+    pub fn takes_norm(&self, rows: usize) -> bool {
+        self.variant.takes_rows(rows)
+    }
+}
+
+impl Variant {
+    /// Whether its kernels walk whole rows, instead of tiles of many.
+    fn takes_rows(self, rows: usize) -> bool {
+        matches!(self, Self::Lanes | Self::Quads) || rows <= FEW_ROWS
+    }
 }
 
 /// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds_tiles`]

@@ -82,10 +82,9 @@ impl PackedLinearBackwardOps for CubeBackend {
         let [_, cols] = dx.shape().dims();
         let BackwardPlan { format, outputs, first, blocks, scale_words, flags, .. } = plan;
         let params = words![rows, blocks, outputs, scale_words, cols, dy_stride, first, flags];
-        let in_quads = [outputs, first, cols, dy_stride].iter().all(|n| n.is_multiple_of(4));
         let inputs = (blocks * BLOCK) as u32;
         let (kernel, groups) = match plan.variant {
-            Variant::Lanes if in_quads => {
+            Variant::Lanes if cols.is_multiple_of(4) => {
                 let groups = [blocks as u32, (rows as u32).div_ceil(LANES_ROWS), 1];
                 (Kernel::PackedLinearBackwardLanes, groups)
             }

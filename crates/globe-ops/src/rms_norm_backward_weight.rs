@@ -4,11 +4,11 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::Result;
 use crate::column_sums::ColumnSumsOps;
-use crate::launch::{contiguous, launch, output, words};
+use crate::launch::{contiguous, launch, output, reduce, words};
 use crate::shapes::expect;
 
 /// Workgroups, each with a sum of its own.
@@ -54,7 +54,8 @@ impl RmsNormBackwardWeightOps for CubeBackend {
         let partial = output(&x, [n_groups, dim], DType::F32);
         let params = words![rows, dim, n_groups, eps];
         let groups = [n_groups as u32, 1, 1];
-        launch(Kernel::RmsNormBackwardWeight, &[&x, &dy, &partial], &params, groups);
+        let program = Program { reduce: reduce(&x), ..Kernel::RmsNormBackwardWeight.into() };
+        launch(program, &[&x, &dy, &partial], &params, groups);
         Self::column_sums(partial, into)
     }
 }

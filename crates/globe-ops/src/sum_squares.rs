@@ -4,10 +4,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
-use globe_shaders::Kernel;
+use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, launch, output, words};
+use crate::launch::{contiguous, launch, output, reduce, words};
 
 /// Most workgroups of the first stage; the second stage adds their sums in one.
 const MAX_GROUPS: usize = 256;
@@ -39,14 +39,15 @@ impl SumSquaresOps for CubeBackend {
         let slice = len.div_ceil(MAX_GROUPS).max(MIN_SLICE);
         let groups = len.div_ceil(slice).max(1);
         let partial = output(&x, [groups], DType::F32);
+        let program = Program { reduce: reduce(&x), ..Kernel::SumSquares.into() };
         let params = words![len, slice, 1u32];
-        launch(Kernel::SumSquares, &[&x, &partial], &params, [groups as u32, 1, 1]);
+        launch(program, &[&x, &partial], &params, [groups as u32, 1, 1]);
         if groups == 1 {
             return partial;
         }
         let sum = output(&x, [1], DType::F32);
         let params = words![groups, groups, 0u32];
-        launch(Kernel::SumSquares, &[&partial, &sum], &params, [1, 1, 1]);
+        launch(program, &[&partial, &sum], &params, [1, 1, 1]);
         sum
     }
 }
