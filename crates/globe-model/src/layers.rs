@@ -69,17 +69,22 @@ impl Linear {
 
     /// The same with the adapter, which stands between the product and SwiGLU.
     fn apply_adapted(&self, lora: &Lora, x: Tensor<2>, fused: Fused) -> Result<Tensor<2>> {
-        let x = match fused.norm {
-            Some((norm, eps)) => rms_norm(x, norm, eps)?,
-            None => x,
+        let [rows, _] = x.dims();
+        let takes_norm = match &self.weight {
+            Matrix::Packed(weight) => weight.takes_norm(rows),
+            Matrix::Dense(_) => false,
+        };
+        let (x, norm) = match fused.norm {
+            Some((norm, eps)) if !takes_norm => (rms_norm(x, norm, eps)?, None),
+            norm => (x, norm),
         };
         let residual = if fused.swiglu { None } else { fused.residual };
-        let plain = Fused { residual, ..Fused::default() };
+        let plain = Fused { norm, residual, swiglu: false };
         let y = match &self.weight {
             Matrix::Packed(weight) => packed_linear(x.clone(), weight, self.bias.as_ref(), plain)?,
             Matrix::Dense(weight) => dense(x.clone(), weight, self.bias.as_ref(), plain)?,
         };
-        let y = lora.forward_add(x, y)?;
+        let y = lora.forward_add(x, norm, y)?;
         if fused.swiglu { Ok(swiglu(y)?) } else { Ok(y) }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use globe_format::packed::TensorSpec;
 use globe_ops::{
     BLOCK, Compute, Fused, PackedMatrix, Tensor, linear, linear_backward_weight, packed_linear,
-    packed_linear_backward, read_f32, tensor_f32, zeros,
+    packed_linear_backward, read_f32, rms_norm, tensor_f32, zeros,
 };
 
 use crate::{Error, Result};
@@ -177,10 +177,17 @@ impl Lora {
         (self.a, self.b) = (a, b);
     }
 
-    /// `y + scale * B A x`. `x: [rows, inputs]`, `y: [rows, outputs]`.
-    pub(crate) fn forward_add(&self, x: Tensor<2>, y: Tensor<2>) -> Result<Tensor<2>> {
-        let hidden = self.hidden(x)?;
-        self.product(hidden, &self.b_scaled, self.layout.width, Some(y))
+    /// `y + scale * B A x`, or of `norm(x)`, where packed products take it along. `x: [rows, inputs]`,
+    /// `y: [rows, outputs]`.
+    pub(crate) fn forward_add(
+        &self,
+        x: Tensor<2>,
+        norm: Option<(&Tensor<1>, f32)>,
+        y: Tensor<2>,
+    ) -> Result<Tensor<2>> {
+        let hidden = self.hidden(x, norm)?;
+        let fused = Fused { residual: Some(y), ..Fused::default() };
+        self.product(hidden, &self.b_scaled, self.layout.width, fused)
     }
 
     /// `dx` of the frozen matrix with what the pair adds; gradients of the pair are added to `sum`.
@@ -193,34 +200,38 @@ impl Lora {
     ) -> Result<Tensor<2>> {
         let (scale, [_, inputs]) = (self.layout.shape.scale, x.dims());
         let x = widened(x, self.layout.cols); // once, for both products
-        let hidden = self.hidden(x.clone())?; // [rows, width]
+        let hidden = self.hidden(x.clone(), None)?; // [rows, width]
         let dhidden = self.product_backward(dy.clone(), &self.b_scaled, self.layout.width, None)?;
         sum.add(1, dy, hidden, scale)?;
         sum.add(0, dhidden.clone(), x, 1.0)?;
         self.product_backward(dhidden, &self.a, inputs, Some(dx))
     }
 
-    /// `A x`, `[rows, width]`.
-    fn hidden(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+    /// `A x` or `A norm(x)`, `[rows, width]`.
+    fn hidden(&self, x: Tensor<2>, norm: Option<(&Tensor<1>, f32)>) -> Result<Tensor<2>> {
         let [_, inputs] = x.dims();
-        self.product(x, &self.a, inputs, None)
+        self.product(x, &self.a, inputs, Fused { norm, ..Fused::default() })
     }
 
-    /// `x weight^T + residual` by the first `cols` columns of `weight`.
+    /// `norm(x) weight^T + residual` by the first `cols` columns of `weight`.
     fn product(
         &self,
         x: Tensor<2>,
         weight: &Tensor<2>,
         cols: usize,
-        residual: Option<Tensor<2>>,
+        fused: Fused,
     ) -> Result<Tensor<2>> {
         if self.compute.is_gpu() {
             let weight = PackedMatrix::sharing(weight, cols, &self.compute)?;
-            return Ok(packed_linear(x, &weight, None, Fused { residual, ..Fused::default() })?);
+            return Ok(packed_linear(x, &weight, None, fused)?);
         }
+        let x = match fused.norm {
+            Some((norm, eps)) => rms_norm(x, norm, eps)?,
+            None => x,
+        };
         let [outputs, width] = weight.dims();
         let y = linear(widened(x, width), weight, &zeros([outputs], &self.compute.device))?;
-        Ok(match residual {
+        Ok(match fused.residual {
             Some(residual) => residual + y,
             None => y,
         })
