@@ -182,7 +182,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "STEP", num_args = 0..=1)]
     pub resume: Option<Option<u64>>,
     /// Go on although settings that matter have changed
-    #[arg(long, requires = "resume")]
+    #[arg(long, visible_alias = "allow", requires = "resume")]
     pub allow_changes: bool,
     /// Print what the run does, the memory it takes and the least time a step takes
     #[arg(long, conflicts_with = "resume")]

@@ -164,7 +164,7 @@ pub enum Error {
         /// Identity of the policy.
         got: String,
     },
-    /// Training stopped; what was learnt is saved. Remove the cause and resume.
+    /// Training stopped; what was learnt up to a checkpoint is saved. Remove the cause and resume.
     #[error("{cause}; the last checkpoint is {}, resume from there", checkpoint.display())]
     Interrupted {
         /// The checkpoint.

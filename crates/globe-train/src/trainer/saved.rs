@@ -106,7 +106,11 @@ pub(super) fn save_after(
     };
     match saved {
         Ok(checkpoint) => Error::Interrupted { checkpoint, cause: Box::new(cause) },
-        Err(error) => Error::Unsaved { error: Box::new(error), cause: Box::new(cause) },
+        // A full disk stops the run and the attempt to save it alike: said once.
+        Err(error) if error.to_string() == cause.to_string() => store.interrupted(cause),
+        Err(error) => {
+            store.interrupted(Error::Unsaved { error: Box::new(error), cause: Box::new(cause) })
+        }
     }
 }
 

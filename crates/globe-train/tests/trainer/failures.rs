@@ -115,6 +115,32 @@ fn gradients_that_are_no_numbers_are_left_out_and_then_fatal() {
 }
 
 #[test]
+fn a_checkpoint_that_cannot_be_written_names_the_one_before() {
+    let temp = tempfile::tempdir().unwrap();
+    write_data(temp.path());
+    let config = config(temp.path());
+    let steps = run(&mut trainer(&config)).unwrap();
+    std::fs::remove_dir_all(&config.run.output).unwrap();
+    let mut first = trainer(&config);
+    // As if the disk were full from step four on: a file stands where the next checkpoint goes.
+    let blocked = first.store().path(6);
+    let mut watch = |event: &TrainEvent<'_>| {
+        if matches!(event, TrainEvent::Checkpoint(_)) {
+            std::fs::write(&blocked, "in the way").unwrap();
+        }
+        Ok(())
+    };
+    let error = first.run(&mut watch, &AtomicBool::new(false)).unwrap_err();
+    let Error::Interrupted { checkpoint, .. } = &error else { panic!("{error}") };
+    assert!(checkpoint.ends_with("step-00000003"), "{error}");
+    assert_eq!(error.to_string().matches("cannot replace").count(), 1, "said once: {error}");
+    std::fs::remove_file(&blocked).unwrap();
+    let mut second = trainer(&config);
+    second.resume(&second.store().load(3).unwrap(), false).unwrap();
+    assert_eq!(run(&mut second).unwrap(), steps[3..]);
+}
+
+#[test]
 fn asked_to_stop_it_saves_and_ends() {
     let temp = tempfile::tempdir().unwrap();
     write_data(temp.path());
