@@ -1,5 +1,6 @@
 // Log-probability of a target under softmax(logits / temperature), the entropy of that
-// distribution in nats, and its log-sum-exp: one row per workgroup.
+// distribution in nats, and its log-sum-exp: one row per workgroup. With `smoothing`, so much of the
+// log-probability is its mean over the vocabulary instead.
 //
 // Dispatch (x, y, 1) with row = y * groups_x + x. A target outside the vocabulary reads the last
 // logit: the host refuses such targets before they get here.
@@ -14,6 +15,7 @@ struct Params {
     vocab: u32,
     groups_x: u32,
     heat: f32, // 1 / temperature
+    smoothing: f32,
 }
 
 @group(0) @binding(0) var<storage, read_write> logits: array<f32>;     // [rows, vocab]
@@ -38,18 +40,25 @@ fn main(
     highest = workgroup_max(local, highest);
     var total = 0.0;
     var weighted = 0.0;
+    var moved = 0.0;
     for (var i = local; i < params.vocab; i += WG) {
         let value = logits[base + i] * params.heat - highest;
         let weight = exp(value);
         total += weight;
+        moved += value;
         weighted += select(0.0, weight * value, weight > 0.0); // a logit of -inf counts nothing
     }
     let sum = workgroup_sum(local, total);
     let mean = workgroup_sum(local, weighted) / sum;
+    let mean_moved = workgroup_sum(local, moved) / f32(params.vocab);
     if local == 0u {
         let lse = highest + log(sum);
         let chosen = min(u32(targets[row]), params.vocab - 1u);
-        stats[3u * row] = logits[base + chosen] * params.heat - lse;
+        var logp = logits[base + chosen] * params.heat - lse;
+        if params.smoothing > 0.0 {
+            logp = (1.0 - params.smoothing) * logp + params.smoothing * (mean_moved - log(sum));
+        }
+        stats[3u * row] = logp;
         stats[3u * row + 1u] = log(sum) - mean;
         stats[3u * row + 2u] = lse;
     }

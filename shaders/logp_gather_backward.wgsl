@@ -1,4 +1,5 @@
-// dlogits = dlogp / temperature * (one-hot of the target - softmax(logits / temperature)), in place.
+// dlogits = dlogp / temperature * (one-hot of the target - softmax(logits / temperature)), in place. With
+// `smoothing`, so much of the one-hot is spread over the vocabulary.
 //
 // Dispatch (x, y, 1) over all logits, `stride` = 256 * x.
 // Oracle: globe_ops::logp_gather_backward, default body.
@@ -10,6 +11,7 @@ struct Params {
     vocab: u32,
     stride: u32,
     heat: f32, // 1 / temperature
+    smoothing: f32,
 }
 
 @group(0) @binding(0) var<storage, read_write> logits: array<f32>;     // [rows, vocab], changed in place
@@ -27,5 +29,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = i / params.vocab;
     let p = exp(logits[i] * params.heat - stats[3u * row + 2u]);
     let hot = f32(i % params.vocab == u32(targets[row]));
-    logits[i] = dlogp[row] * params.heat * (hot - p);
+    let label = (1.0 - params.smoothing) * hot + params.smoothing / f32(params.vocab);
+    logits[i] = dlogp[row] * params.heat * (label - p);
 }

@@ -1,9 +1,10 @@
-use globe_ops::{Device, Int, Tensor, logp_gather, logp_gather_backward};
+use globe_ops::{Device, Int, LogpOptions, Tensor, logp_gather, logp_gather_backward};
 use globe_tests::{assert_close, check_op, gpu, indices, oracle, random_tensor, values};
 
 use crate::{SUM_TOL, gradient};
 
 const TEMPERATURE: f32 = 0.7;
+const SMOOTHED: LogpOptions = LogpOptions { temperature: TEMPERATURE, smoothing: 0.1 };
 const SIZES: [[usize; 2]; 5] = [[1, 151], [63, 257], [64, 5000], [65, 32], [1000, 7]];
 
 fn targets(rows: usize, vocab: usize, device: &Device) -> Tensor<1, Int> {
@@ -13,45 +14,55 @@ fn targets(rows: usize, vocab: usize, device: &Device) -> Tensor<1, Int> {
 
 #[test]
 fn values_match_the_oracle() {
-    for [rows, vocab] in SIZES {
-        check_op(&format!("logp_gather {rows}x{vocab}"), SUM_TOL, |device| {
+    let options = [LogpOptions::from(TEMPERATURE), SMOOTHED];
+    for ([rows, vocab], options) in SIZES.into_iter().flat_map(|size| options.map(|o| (size, o))) {
+        let what = format!("{rows}x{vocab}, {options:?}");
+        check_op(&format!("logp_gather {what}"), SUM_TOL, |device| {
             let logits = random_tensor([rows, vocab], 1, device) * 20.0;
-            logp_gather(logits, targets(rows, vocab, device), TEMPERATURE).unwrap()
+            logp_gather(logits, targets(rows, vocab, device), options).unwrap()
         });
-        check_op(&format!("logp_gather_backward {rows}x{vocab}"), SUM_TOL, |device| {
+        check_op(&format!("logp_gather_backward {what}"), SUM_TOL, |device| {
             let logits = random_tensor([rows, vocab], 1, device) * 5.0;
             let targets = targets(rows, vocab, device);
-            let stats = logp_gather(logits.clone(), targets.clone(), TEMPERATURE).unwrap();
+            let stats = logp_gather(logits.clone(), targets.clone(), options).unwrap();
             let dlogp = random_tensor([rows], 2, device);
-            logp_gather_backward(logits, targets, stats, dlogp, TEMPERATURE).unwrap()
+            logp_gather_backward(logits, targets, stats, dlogp, options).unwrap()
         });
     }
 }
 
 #[test]
 fn the_oracle_is_log_softmax_and_its_gradient() {
+    check_formula(TEMPERATURE.into());
+    check_formula(SMOOTHED);
+}
+
+fn check_formula(options: LogpOptions) {
     let device = oracle();
     let (rows, vocab) = (6, 11);
     let logits = random_tensor([rows, vocab], 1, &device);
     let ids = targets(rows, vocab, &device);
-    let stats = logp_gather(logits.clone(), ids.clone(), TEMPERATURE).unwrap();
+    let stats = logp_gather(logits.clone(), ids.clone(), options).unwrap();
     let all: Vec<f64> = values(logits.clone()).iter().map(|x| f64::from(x / TEMPERATURE)).collect();
     let mut expected = Vec::new();
     for (row, logits) in all.chunks_exact(vocab).enumerate() {
         let lse = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
         let logp = |x: f64| x - lse;
         let entropy = -logits.iter().map(|x| logp(*x).exp() * logp(*x)).sum::<f64>();
-        expected.extend([logp(logits[31 * row % vocab]), entropy, lse].map(|x| x as f32));
+        let mean = logits.iter().map(|x| logp(*x)).sum::<f64>() / vocab as f64;
+        let smoothing = f64::from(options.smoothing);
+        let chosen = (1.0 - smoothing) * logp(logits[31 * row % vocab]) + smoothing * mean;
+        expected.extend([chosen, entropy, lse].map(|x| x as f32));
     }
     assert_close("stats", &values(stats.clone()), &expected, SUM_TOL);
 
     let dlogp = random_tensor([rows, 1], 2, &device);
     let by_tape = gradient([rows, vocab], 1, dlogp.clone(), |logits| {
         let ids = targets(rows, vocab, &logits.device());
-        logp_gather(logits, ids, TEMPERATURE).unwrap().slice([0..rows, 0..1])
+        logp_gather(logits, ids, options).unwrap().slice([0..rows, 0..1])
     });
     let dlogp = dlogp.reshape([rows]);
-    let got = logp_gather_backward(logits, ids, stats, dlogp, TEMPERATURE).unwrap();
+    let got = logp_gather_backward(logits, ids, stats, dlogp, options).unwrap();
     assert_close("dlogits", &values(got), &by_tape, SUM_TOL);
 }
 
@@ -62,6 +73,10 @@ fn what_does_not_fit_is_refused() {
     assert!(logp_gather(logits.clone(), targets(2, 5, device), 1.0).is_err());
     for temperature in [0.0, -1.0, f32::INFINITY, f32::NAN, 1e-40] {
         assert!(logp_gather(logits.clone(), targets(3, 5, device), temperature).is_err());
+    }
+    for smoothing in [-0.1, 1.0, f32::NAN] {
+        let options = LogpOptions { temperature: 1.0, smoothing };
+        assert!(logp_gather(logits.clone(), targets(3, 5, device), options).is_err());
     }
     let stats = random_tensor([3, 2], 1, device);
     let dlogp = random_tensor([3], 1, device);

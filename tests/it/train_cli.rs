@@ -108,6 +108,14 @@ fn known_answers_and_judgements_train_as_well() {
     let path = settings("tiny-sft.toml", temp.path(), &short);
     run(train("sft", &path, &[])).expect(0);
     assert!(adapter(temp.path()).len() > 90_000);
+    let plain = losses(temp.path());
+
+    // Of a softmax over 435 tokens, the mean of -logp is at least ln 435.
+    let temp = tempfile::tempdir().unwrap();
+    let smoothed = [short[0], short[1], ("label_smoothing", "0.1")];
+    run(train("sft", &settings("tiny-sft.toml", temp.path(), &smoothed), &[])).expect(0);
+    let (got, least) = (losses(temp.path())[0], 0.9 * plain[0] + 0.1 * 435f64.ln());
+    assert!(got > least, "{got} {least}");
 
     let temp = tempfile::tempdir().unwrap();
     let rows = fs::read_to_string(golden_root().join("training/weak.jsonl")).unwrap();

@@ -2,7 +2,7 @@
 
 use globe_format::packed::{Packed, TensorSpec, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
-use globe_ops::{BatchState, Compute, Int, KvFormat, RawQueue, SampleOptions, Tensor};
+use globe_ops::{BatchState, Compute, Int, KvFormat, LogpOptions, RawQueue, SampleOptions, Tensor};
 
 use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
 use crate::weights::{Noise, Store, packed_bytes};
@@ -286,7 +286,7 @@ impl Model {
     }
 
     /// Log-probabilities of given answers to their prompts, all in one sequence; `keep` keeps what a
-    /// backward pass needs.
+    /// backward pass needs. `options`: a temperature, or [`LogpOptions`].
     ///
     /// # Errors
     /// [`Error`] if ids and images do not fit together, [`Error::Training`] for sequences that this
@@ -294,11 +294,11 @@ impl Model {
     pub fn forward(
         &self,
         groups: &[AnswerGroup],
-        temperature: f32,
+        options: impl Into<LogpOptions>,
         keep: bool,
     ) -> Result<TrainingPass> {
         match self {
-            Self::Qwen2_5Vl(model) => model.forward(groups, temperature, keep),
+            Self::Qwen2_5Vl(model) => model.forward(groups, options.into(), keep),
         }
     }
 

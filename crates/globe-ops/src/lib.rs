@@ -71,7 +71,7 @@ pub use kv::KvFormat;
 pub use launch::{MemoryWatch, dispatch_count};
 pub use linear::linear;
 pub use linear_backward_weight::linear_backward_weight;
-pub use logp_gather::logp_gather;
+pub use logp_gather::{LogpOptions, logp_gather};
 pub use logp_gather_backward::logp_gather_backward;
 pub use packed::{BLOCK, PackedMatrix, WeightFormat};
 pub use packed_gather::packed_gather;

@@ -8,7 +8,7 @@ use globe_shaders::Kernel;
 
 use crate::Result;
 use crate::launch::{contiguous, element_groups, launch, words};
-use crate::logp_gather::check_temperature;
+use crate::logp_gather::{LogpOptions, check_options};
 use crate::shapes::expect;
 
 /// The op on backend primitives.
@@ -20,9 +20,10 @@ pub trait LogpGatherBackwardOps: Backend {
         targets: IntTensor<Self>,
         stats: FloatTensor<Self>,
         dlogp: FloatTensor<Self>,
-        temperature: f32,
+        options: LogpOptions,
     ) -> FloatTensor<Self> {
         let ([rows, vocab], device) = (logits.shape().dims(), logits.device());
+        let LogpOptions { temperature, smoothing } = options;
         let heat = 1.0 / temperature;
         let lse = Self::float_slice(stats, &[(0..rows).into(), (2..3).into()]);
         let logits = Self::float_mul_scalar(logits, heat.into());
@@ -34,9 +35,11 @@ pub trait LogpGatherBackwardOps: Backend {
         let store = burn::backend::get_device_settings::<Self>(&device).bool_dtype;
         let hot = Self::int_equal(ids, targets, store);
         let hot = Self::bool_into_float(hot, burn::tensor::FloatDType::F32);
+        let label = Self::float_mul_scalar(hot, (1.0 - smoothing).into());
+        let label = Self::float_add_scalar(label, (smoothing / vocab as f32).into());
         let dlogp = Self::float_reshape(dlogp, [rows, 1].into());
         let dlogp = Self::float_mul_scalar(dlogp, heat.into());
-        Self::float_mul(Self::float_sub(hot, p), dlogp)
+        Self::float_mul(Self::float_sub(label, p), dlogp)
     }
 }
 
@@ -55,13 +58,14 @@ impl LogpGatherBackwardOps for CubeBackend {
         targets: IntTensor<Self>,
         stats: FloatTensor<Self>,
         dlogp: FloatTensor<Self>,
-        temperature: f32,
+        options: LogpOptions,
     ) -> FloatTensor<Self> {
         let [logits, stats, dlogp] = contiguous([logits, stats, dlogp]);
         let [targets] = contiguous([targets]);
         let [rows, vocab] = logits.shape().dims();
         let (groups, stride) = element_groups(rows * vocab);
-        let params = words![rows * vocab, vocab, stride, 1.0 / temperature];
+        let params =
+            words![rows * vocab, vocab, stride, 1.0 / options.temperature, options.smoothing];
         let tensors = [&logits, &targets, &stats, &dlogp];
         launch(Kernel::LogpGatherBackward, &tensors, &params, groups);
         logits
@@ -69,27 +73,28 @@ impl LogpGatherBackwardOps for CubeBackend {
 }
 
 /// Gradient of `logits: [rows, vocab]` from `dlogp: [rows]`, that of the log-probabilities of
-/// `targets: [rows]`; `stats: [rows, 3]` as [`crate::logp_gather()`] gave them.
+/// `targets: [rows]` by the same `options`; `stats: [rows, 3]` as [`crate::logp_gather()`] gave them.
 ///
 /// On the GPU the buffer of `logits` itself changes, and so does every clone of it.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if sizes do not fit together, [`crate::Error::Unsupported`] for a
-/// temperature that is not positive, in thousandths.
+/// temperature that is not positive or a smoothing outside 0 .. 1, in thousandths.
 pub fn logp_gather_backward(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
     stats: Tensor<2>,
     dlogp: Tensor<1>,
-    temperature: f32,
+    options: impl Into<LogpOptions>,
 ) -> Result<Tensor<2>> {
     let (op, [rows, _]) = ("logp_gather_backward", logits.dims());
-    check_temperature(op, temperature)?;
+    let options = options.into();
+    check_options(op, &options)?;
     expect(op, "targets", targets.dims(), [rows])?;
     expect(op, "stats", stats.dims(), [rows, 3])?;
     expect(op, "dlogp", dlogp.dims(), [rows])?;
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     let (stats, dlogp) = (stats.into_dispatch(), dlogp.into_dispatch());
-    let dlogits = Dispatch::logp_gather_backward(logits, targets, stats, dlogp, temperature);
+    let dlogits = Dispatch::logp_gather_backward(logits, targets, stats, dlogp, options);
     Ok(Tensor::from_dispatch(dlogits))
 }

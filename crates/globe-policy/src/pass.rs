@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use globe_model::{AnswerGroup, Gradients, Model, TrainingPass, VisionPass};
-use globe_ops::Tensor;
+use globe_ops::{LogpOptions, Tensor};
 use globe_train::{PolicyResult, Sequence, TokenLogps};
 
 use crate::look::Look;
@@ -59,7 +59,7 @@ impl Pass {
         model: &Model,
         groups: &[Group],
         batch: &[Sequence<'_>],
-        temperature: f64,
+        options: LogpOptions,
         keep: bool,
         trains_tower: bool,
     ) -> PolicyResult<Self> {
@@ -86,7 +86,7 @@ impl Pass {
             let (prompt, grids) = (&prepared.ids[..], &prepared.grids[..]);
             sequence.push(AnswerGroup { prompt, images, grids, answers });
         }
-        let text = model.forward(&sequence, temperature as f32, keep).map_err(model_error)?;
+        let text = model.forward(&sequence, options, keep).map_err(model_error)?;
         Ok(Self { text, tower })
     }
 

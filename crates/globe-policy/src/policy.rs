@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
 use globe_model::{Gradients, LoraModules, Model};
+use globe_ops::LogpOptions;
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
@@ -44,6 +45,7 @@ pub struct ModelPolicy {
     gradients: Option<Gradients>,
     /// Tokens of a sequence that several prompts share; 0: none do.
     max_packed_tokens: usize,
+    label_smoothing: f32,
 }
 
 /// What is trained of it.
@@ -82,7 +84,16 @@ impl ModelPolicy {
         };
         let looks = Looks::new(options.max_pixels);
         let trained = Trained::Adapter(config);
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
+        Ok(Self {
+            engine,
+            options,
+            trained,
+            looks,
+            adamw,
+            gradients: None,
+            max_packed_tokens: 0,
+            label_smoothing: 0.0,
+        })
     }
 
     /// A policy that trains all weights of an engine loaded as [`globe_model::Precision::Trained`],
@@ -112,13 +123,28 @@ impl ModelPolicy {
             false => Looks::new(options.max_pixels),
         };
         let trained = Trained::Weights { vision, reference: reference.map(Box::new) };
-        Ok(Self { engine, options, trained, looks, adamw, gradients: None, max_packed_tokens: 0 })
+        Ok(Self {
+            engine,
+            options,
+            trained,
+            looks,
+            adamw,
+            gradients: None,
+            max_packed_tokens: 0,
+            label_smoothing: 0.0,
+        })
     }
 
     /// Puts prompts with one answer each into sequences of at most `max_tokens`, where they do not see
     /// each other. Log-probabilities and gradients are those of single sequences but for rounding.
     pub fn with_packing(self, max_tokens: usize) -> Self {
         Self { max_packed_tokens: max_tokens, ..self }
+    }
+
+    /// Spreads so much of every label over the vocabulary: what [`Policy::backward`] gives, and takes the gradient
+    /// of, is `(1 - smoothing) logp + smoothing * mean_v logp_v`. [`Policy::logps`] remain plain.
+    pub fn with_label_smoothing(self, smoothing: f64) -> Self {
+        Self { label_smoothing: smoothing as f32, ..self }
     }
 
     /// The adapter as it is now, by PEFT's names.
@@ -190,7 +216,7 @@ impl ModelPolicy {
         &self,
         groups: &[Group],
         batch: &[Sequence<'_>],
-        temperature: f64,
+        options: LogpOptions,
         side: Side,
         keep: bool,
     ) -> PolicyResult<Pass> {
@@ -202,7 +228,7 @@ impl ModelPolicy {
             }
             _ => engine.model(),
         };
-        Pass::forward(model, groups, batch, temperature, keep, self.trains_tower())
+        Pass::forward(model, groups, batch, options, keep, self.trains_tower())
     }
 
     fn trains_tower(&self) -> bool {
@@ -278,8 +304,9 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         self.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
+        let options = LogpOptions::from(temperature as f32);
         let mut passes = groups.iter().map(|groups| {
-            let pass = self.forward(groups, batch, temperature, side, false)?;
+            let pass = self.forward(groups, batch, options, side, false)?;
             pass.note(groups, &mut all)
         });
         let done = passes.try_for_each(|pass| pass);
@@ -296,8 +323,10 @@ impl Policy for ModelPolicy {
         let groups = self.groups(batch)?;
         let mut all = vec![TokenLogps::default(); batch.len()];
         let mut passes = Vec::with_capacity(groups.len());
+        let smoothing = self.label_smoothing;
+        let options = LogpOptions { temperature: temperature as f32, smoothing };
         for groups in &groups {
-            let pass = self.forward(groups, batch, temperature, Side::Trained, true)?;
+            let pass = self.forward(groups, batch, options, Side::Trained, true)?;
             pass.note(groups, &mut all)?;
             passes.push(pass);
         }

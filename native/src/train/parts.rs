@@ -80,6 +80,10 @@ pub fn load(method: Method, config: &Config, quiet: bool) -> Result<Parts, Fail>
         Some(max_tokens) => policy.with_packing(max_tokens),
         None => policy,
     };
+    let policy = match method {
+        Method::Sft => policy.with_label_smoothing(config.training.label_smoothing),
+        Method::Grpo | Method::Reward => policy,
+    };
     Ok(Parts { policy, engine, max_pixels: max_pixels(config) })
 }
 

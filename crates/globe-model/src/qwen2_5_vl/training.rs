@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use globe_ops::{
-    Device, Int, Tensor, gather_rows, logp_gather, logp_gather_backward, read_f32,
+    Device, Int, LogpOptions, Tensor, gather_rows, logp_gather, logp_gather_backward, read_f32,
     scatter_add_rows, tensor_f32, tensor_i32, zeros,
 };
 
@@ -27,7 +27,7 @@ pub(crate) const KEPT_ACTIVATION_BYTES: usize = 64 << 20;
 /// Per token of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnswerLogps {
-    /// Log-probability under the softmax of `logits / temperature`.
+    /// Log-probability under the softmax of `logits / temperature`, smoothed if that was asked for.
     pub logp: Vec<f32>,
     /// Entropy of that distribution in nats.
     pub entropy: Vec<f32>,
@@ -42,7 +42,7 @@ pub struct TrainingPass {
     kept: Vec<Option<Activations>>,
     /// Log-probability, entropy and log-sum-exp of every target: `[targets, 3]`.
     stats: Tensor<2>,
-    temperature: f32,
+    options: LogpOptions,
 }
 
 impl Qwen2_5Vl {
@@ -56,7 +56,7 @@ impl Qwen2_5Vl {
     pub fn forward(
         &self,
         groups: &[AnswerGroup],
-        temperature: f32,
+        options: LogpOptions,
         keep: bool,
     ) -> Result<TrainingPass> {
         let sequence = self.sequence(groups)?;
@@ -80,10 +80,10 @@ impl Qwen2_5Vl {
         let mut stats = Vec::new();
         for rows in self.head_rows(&sequence) {
             let (_, logits, targets) = self.logits(&x, &sequence, rows)?;
-            stats.push(logp_gather(logits, targets, temperature)?);
+            stats.push(logp_gather(logits, targets, options)?);
         }
         let stats = joined(stats, 3, &self.device);
-        Ok(TrainingPass { sequence, inputs, kept, stats, temperature })
+        Ok(TrainingPass { sequence, inputs, kept, stats, options })
     }
 
     /// Adds the gradients of what is trained to `sum`. `dlogp`: the derivative of the loss by the
@@ -175,7 +175,7 @@ impl Qwen2_5Vl {
             let ([x, normed], logits, targets) = self.logits(&x, sequence, rows.clone())?;
             let stats = pass.stats.clone().slice([rows.clone(), 0..3]);
             let dlogp = tensor_f32(dlogp[rows].to_vec(), [n], device);
-            let dlogits = logp_gather_backward(logits, targets, stats, dlogp, pass.temperature)?;
+            let dlogits = logp_gather_backward(logits, targets, stats, dlogp, pass.options)?;
             let head = LinearSums { weight: sum.weight(places.head), ..LinearSums::default() };
             let dnormed = self.lm_head.backward(normed, dlogits, head)?;
             parts.push(self.model.norm.backward(x, dnormed, None, sum.weight(places.norm))?);

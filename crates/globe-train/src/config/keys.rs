@@ -285,6 +285,8 @@ sections! {
         /// Longest such sequence in tokens, those of photos included; a longer row is alone. More take
         /// more memory, and gain nothing once a sequence fills the device.
         max_packed_tokens: usize = 2048,
+        /// Share of every label that imitation spreads over the vocabulary. Evaluations are without.
+        label_smoothing: f64 = 0.0,
         /// Evaluations without improvement before training with known answers stops; 0 is never.
         patience: usize = 0,
         /// Steps between evaluations of training with known answers; 0 is never.

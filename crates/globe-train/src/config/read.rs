@@ -95,6 +95,7 @@ impl Config {
             ("optimiser.beta1", self.optimiser.beta1, 0.999_999),
             ("optimiser.beta2", self.optimiser.beta2, 0.999_999),
             ("loss.epsilon_low", self.loss.epsilon_low, 1.0),
+            ("training.label_smoothing", training.label_smoothing, 0.9),
         ];
         for (key, value, most) in shares {
             if !(0.0..=most).contains(&value) {
