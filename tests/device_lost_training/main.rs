@@ -1,10 +1,11 @@
-//! A device that is lost in the middle of a training step leaves the step before on the disk. A binary of its own:
-//! the device does not come back within a process.
+//! A device that is lost in the middle of a step leaves the step before on the disk. Each case has a process of its own:
+//! the device does not come back within one.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -56,15 +57,35 @@ fn trainer(config: &Config) -> Trainer<ModelPolicy> {
     Trainer::new(config.clone(), policy, stream(config, Part::Train).unwrap(), rewards)
 }
 
+/// Where in the third step the device is lost, for the child process.
+const MOMENT: &str = "GLOBE_TEST_LOST_WHILE";
+
 #[test]
 fn a_lost_device_leaves_the_step_before_on_the_disk() {
+    for moment in ["sampling", "training"] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let child = child.args(["--exact", "child_that_loses_its_device"]).env(MOMENT, moment);
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "while {moment}: {text}");
+    }
+}
+
+#[test]
+fn child_that_loses_its_device() {
+    let Ok(moment) = std::env::var(MOMENT) else { return };
     let temp = tempfile::tempdir().unwrap();
     let mut config = config(temp.path());
     config.loss.beta = 0.01; // so that no step goes without a backward pass
     let mut trainer = trainer(&config);
-    // Samples are shown between sampling and the training pass.
     let mut watch = |event: &TrainEvent<'_>| {
-        if matches!(event, TrainEvent::Samples { step: 2, .. }) {
+        let is_moment = match (&*moment, event) {
+            ("sampling", TrainEvent::Step(stats)) => stats.step == 2,
+            // Shown between sampling and the training pass.
+            ("training", TrainEvent::Samples { step, .. }) => *step == 2,
+            _ => false,
+        };
+        if is_moment {
             gpu().destroy();
         }
         Ok(())

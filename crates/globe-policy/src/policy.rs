@@ -1,11 +1,12 @@
 //! [`globe_train::Policy`] over an engine, of which an adapter or all weights are trained.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use globe_engine::{Cancel, Engine, Error as EngineError, Event, Generation, StopReason};
 use globe_model::{Gradients, LoraModules, Model};
-use globe_ops::LogpOptions;
+use globe_ops::{LogpOptions, read_f32, zeros};
 use globe_text::Prompt as Wording;
 use globe_train::checkpoint::{Adapter, AdapterConfig};
 use globe_train::optimiser::AdamWConfig;
@@ -234,6 +235,25 @@ impl ModelPolicy {
     fn trains_tower(&self) -> bool {
         matches!(self.trained, Trained::Weights { vision: true, .. })
     }
+
+    /// What uses the device. CubeCL panics where wgpu reports what a loss led to before the loss itself; a panic on a
+    /// device that still answers is a bug, and goes on.
+    fn guarded<T, E: From<PolicyError>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let panic = match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(done) => return done,
+            Err(panic) => panic,
+        };
+        let device = self.engine.borrow().device().clone();
+        let read = || pollster::block_on(read_f32(zeros::<1>([1], &device)));
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Ok(_)) => resume_unwind(panic),
+            Ok(Err(error)) => Err(device_error(error).into()),
+            Err(_) => Err(PolicyError::DeviceLost("it no longer answers".into()).into()),
+        }
+    }
 }
 
 impl Policy for ModelPolicy {
@@ -247,43 +267,45 @@ impl Policy for ModelPolicy {
         seeds: &[u64],
         sampling: &Sampling,
     ) -> PolicyResult<Vec<Vec<Completion>>> {
-        let mut all = Vec::with_capacity(prompts.len());
-        for (prompt, seed) in prompts.iter().zip(seeds) {
-            let look = self.look(prompt)?;
-            let engine = self.engine.borrow();
-            let (n, max_tokens) = (sampling.group_size, sampling.max_tokens);
-            let prepared = &look.prepared;
-            let features = features(engine.model(), &look)?;
-            let mut session =
-                engine.prefill_for(prepared, features, max_tokens, n).map_err(engine_error)?;
-            let generation = Generation {
-                sampling: globe_engine::Sampling {
-                    temperature: sampling.temperature as f32,
-                    top_k: sampling.top_k,
-                    top_p: sampling.top_p as f32,
-                    ..globe_engine::Sampling::default()
-                },
-                seed: *seed,
-                sample: 0,
-                max_tokens,
-                ignore_stop: false,
-            };
-            let (cancel, mut quiet) = (Cancel::default(), |_: Event<'_>| {});
-            let answers =
-                engine.generate_all(&mut session, &generation, n as u32, &cancel, &mut quiet);
-            let answers = pollster::block_on(answers).map_err(engine_error)?;
-            let completion = |answer: globe_engine::Generated| Completion {
-                ids: answer.ids,
-                logp: answer.logp,
-                text: answer.text,
-                stop: match answer.stop {
-                    StopReason::EndOfText => Stop::End,
-                    StopReason::MaxTokens => Stop::Length,
-                },
-            };
-            all.push(answers.into_iter().map(completion).collect());
-        }
-        Ok(all)
+        self.guarded(|policy| {
+            let mut all = Vec::with_capacity(prompts.len());
+            for (prompt, seed) in prompts.iter().zip(seeds) {
+                let look = policy.look(prompt)?;
+                let engine = policy.engine.borrow();
+                let (n, max_tokens) = (sampling.group_size, sampling.max_tokens);
+                let prepared = &look.prepared;
+                let features = features(engine.model(), &look)?;
+                let mut session =
+                    engine.prefill_for(prepared, features, max_tokens, n).map_err(engine_error)?;
+                let generation = Generation {
+                    sampling: globe_engine::Sampling {
+                        temperature: sampling.temperature as f32,
+                        top_k: sampling.top_k,
+                        top_p: sampling.top_p as f32,
+                        ..globe_engine::Sampling::default()
+                    },
+                    seed: *seed,
+                    sample: 0,
+                    max_tokens,
+                    ignore_stop: false,
+                };
+                let (cancel, mut quiet) = (Cancel::default(), |_: Event<'_>| {});
+                let answers =
+                    engine.generate_all(&mut session, &generation, n as u32, &cancel, &mut quiet);
+                let answers = pollster::block_on(answers).map_err(engine_error)?;
+                let completion = |answer: globe_engine::Generated| Completion {
+                    ids: answer.ids,
+                    logp: answer.logp,
+                    text: answer.text,
+                    stop: match answer.stop {
+                        StopReason::EndOfText => Stop::End,
+                        StopReason::MaxTokens => Stop::Length,
+                    },
+                };
+                all.push(answers.into_iter().map(completion).collect());
+            }
+            Ok(all)
+        })
     }
 
     fn encode(&mut self, text: &str) -> PolicyResult<Vec<u32>> {
@@ -301,17 +323,19 @@ impl Policy for ModelPolicy {
         temperature: f64,
         side: Side,
     ) -> PolicyResult<Vec<TokenLogps>> {
-        let groups = self.groups(batch)?;
-        let mut all = vec![TokenLogps::default(); batch.len()];
-        self.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
-        let options = LogpOptions::from(temperature as f32);
-        let mut passes = groups.iter().map(|groups| {
-            let pass = self.forward(groups, batch, options, side, false)?;
-            pass.note(groups, &mut all)
-        });
-        let done = passes.try_for_each(|pass| pass);
-        self.engine.borrow_mut().model_mut().switch_lora(true);
-        done.map(|()| all)
+        self.guarded(|policy| {
+            let groups = policy.groups(batch)?;
+            let mut all = vec![TokenLogps::default(); batch.len()];
+            policy.engine.borrow_mut().model_mut().switch_lora(side == Side::Trained);
+            let options = LogpOptions::from(temperature as f32);
+            let mut passes = groups.iter().map(|groups| {
+                let pass = policy.forward(groups, batch, options, side, false)?;
+                pass.note(groups, &mut all)
+            });
+            let done = passes.try_for_each(|pass| pass);
+            policy.engine.borrow_mut().model_mut().switch_lora(true);
+            done.map(|()| all)
+        })
     }
 
     fn backward(
@@ -320,62 +344,72 @@ impl Policy for ModelPolicy {
         temperature: f64,
         gradient: &mut Gradient<'_>,
     ) -> globe_train::Result<()> {
-        let groups = self.groups(batch)?;
-        let mut all = vec![TokenLogps::default(); batch.len()];
-        let mut passes = Vec::with_capacity(groups.len());
-        let smoothing = self.label_smoothing;
-        let options = LogpOptions { temperature: temperature as f32, smoothing };
-        for groups in &groups {
-            let pass = self.forward(groups, batch, options, Side::Trained, true)?;
-            pass.note(groups, &mut all)?;
-            passes.push(pass);
-        }
-        let dlogps = gradient(&all)?;
-        let mut sum = match self.gradients.take() {
-            Some(sum) => sum,
-            None => self.zero_gradients(self.engine.borrow_mut().model_mut())?,
-        };
-        let engine = self.engine.borrow();
-        let model = engine.model();
-        for (groups, pass) in groups.iter().zip(passes) {
-            pass.backward(model, groups, &dlogps, &mut sum)?;
-        }
-        drop(engine);
-        self.gradients = Some(sum);
-        Ok(())
+        self.guarded(|policy| {
+            let groups = policy.groups(batch)?;
+            let mut all = vec![TokenLogps::default(); batch.len()];
+            let mut passes = Vec::with_capacity(groups.len());
+            let smoothing = policy.label_smoothing;
+            let options = LogpOptions { temperature: temperature as f32, smoothing };
+            for groups in &groups {
+                let pass = policy.forward(groups, batch, options, Side::Trained, true)?;
+                pass.note(groups, &mut all)?;
+                passes.push(pass);
+            }
+            let dlogps = gradient(&all)?;
+            let mut sum = match policy.gradients.take() {
+                Some(sum) => sum,
+                None => policy.zero_gradients(policy.engine.borrow_mut().model_mut())?,
+            };
+            let engine = policy.engine.borrow();
+            let model = engine.model();
+            for (groups, pass) in groups.iter().zip(passes) {
+                pass.backward(model, groups, &dlogps, &mut sum)?;
+            }
+            drop(engine);
+            policy.gradients = Some(sum);
+            Ok(())
+        })
     }
 
     fn step(&mut self, lr: f64, max_grad_norm: f64) -> PolicyResult<StepOutcome> {
-        let mut engine = self.engine.borrow_mut();
-        let model = engine.model_mut();
-        let gradients = match self.gradients.take() {
-            Some(gradients) => gradients,
-            None => self.zero_gradients(model)?,
-        };
-        let gradients = gradients.into_tensors();
-        match &self.trained {
-            Trained::Adapter(_) => {
-                let mut parameters = model.lora_parameters();
-                self.adamw.step(gradients, lr, max_grad_norm, |update| parameters.update(update))
+        self.guarded(|policy| {
+            let mut engine = policy.engine.borrow_mut();
+            let model = engine.model_mut();
+            let gradients = match policy.gradients.take() {
+                Some(gradients) => gradients,
+                None => policy.zero_gradients(model)?,
+            };
+            let gradients = gradients.into_tensors();
+            match &policy.trained {
+                Trained::Adapter(_) => {
+                    let mut parameters = model.lora_parameters();
+                    policy
+                        .adamw
+                        .step(gradients, lr, max_grad_norm, |update| parameters.update(update))
+                }
+                Trained::Weights { vision, .. } => {
+                    let mut parameters = model.weight_parameters(*vision);
+                    policy
+                        .adamw
+                        .step(gradients, lr, max_grad_norm, |update| parameters.update(update))
+                }
             }
-            Trained::Weights { vision, .. } => {
-                let mut parameters = model.weight_parameters(*vision);
-                self.adamw.step(gradients, lr, max_grad_norm, |update| parameters.update(update))
-            }
-        }
+        })
     }
 
     fn save_to(&mut self, sink: &mut dyn StateSink) -> globe_train::Result<()> {
-        let mut engine = self.engine.borrow_mut();
-        match &self.trained {
-            Trained::Adapter(config) => {
-                saving::adapter(engine.model_mut(), &self.adamw, config)?.save_to(sink)
+        self.guarded(|policy| {
+            let mut engine = policy.engine.borrow_mut();
+            match &policy.trained {
+                Trained::Adapter(config) => {
+                    saving::adapter(engine.model_mut(), &policy.adamw, config)?.save_to(sink)
+                }
+                Trained::Weights { vision, .. } => {
+                    let weights = engine.model_mut().weight_parameters(*vision);
+                    saving::save_weights(&weights, &policy.adamw, sink)
+                }
             }
-            Trained::Weights { vision, .. } => {
-                let weights = engine.model_mut().weight_parameters(*vision);
-                saving::save_weights(&weights, &self.adamw, sink)
-            }
-        }
+        })
     }
 
     fn load_from(&mut self, state: &StateSource<'_>) -> globe_train::Result<()> {
