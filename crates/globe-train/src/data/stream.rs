@@ -24,6 +24,9 @@ pub struct Cursor {
     pub epoch: u32,
     /// Rows taken in this pass, bad ones included.
     pub position: u64,
+    /// Photos left out since the start, in all passes.
+    #[serde(default)]
+    pub bad_images: u64,
 }
 
 /// Which rows.
@@ -78,7 +81,8 @@ pub struct Stream {
     /// Rows of the blocks of the current window, as far as they were needed.
     loaded: BTreeMap<usize, Vec<Option<Result<Sample>>>>,
     bad: Vec<BadImage>,
-    n_bad: u64,
+    /// How many of them were handed out.
+    told: usize,
 }
 
 impl Stream {
@@ -92,7 +96,7 @@ impl Stream {
             order_epoch: None,
             loaded: BTreeMap::new(),
             bad: Vec::new(),
-            n_bad: 0,
+            told: 0,
         }
     }
 
@@ -112,9 +116,15 @@ impl Stream {
         self.loaded.clear();
     }
 
-    /// Photos left out since the start: the first thousand by name, and how many in all.
+    /// Photos left out: the first thousand by name, and how often one was left out since the start.
     pub fn bad_images(&self) -> (&[BadImage], u64) {
-        (&self.bad, self.n_bad)
+        (&self.bad, self.cursor.bad_images)
+    }
+
+    /// Photos that were listed since this was last asked.
+    pub fn new_bad_images(&mut self) -> &[BadImage] {
+        let first = std::mem::replace(&mut self.told, self.bad.len());
+        &self.bad[first..]
     }
 
     /// Rows of one pass over this part of the data.
@@ -148,8 +158,8 @@ impl Stream {
     }
 
     fn note_bad(&mut self, id: String, reason: String) {
-        self.n_bad += 1;
-        if self.bad.len() < MAX_LISTED {
+        self.cursor.bad_images += 1;
+        if self.bad.len() < MAX_LISTED && self.bad.iter().all(|bad| bad.id != id) {
             self.bad.push(BadImage { id, reason });
         }
     }
@@ -161,7 +171,7 @@ impl Stream {
             if self.order.is_empty() {
                 return Ok(None);
             }
-            self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0 };
+            self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0, ..self.cursor };
             self.loaded.clear();
             self.make_order();
         }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::Result;
+use crate::{
+    Result,
+    data::{BadImage, Stream},
+};
 
 /// One answer as shown to people.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,4 +95,13 @@ impl<F: FnMut(&TrainEvent<'_>) -> Result<()>> Observer for F {
     fn on(&mut self, event: &TrainEvent<'_>) -> Result<()> {
         self(event)
     }
+}
+
+/// Names photos that were left out for the first time.
+pub(super) fn warn_of_bad_images(stream: &mut Stream, watch: &mut dyn Observer) -> Result<()> {
+    for BadImage { id, reason } in stream.new_bad_images() {
+        let text = format!("photo of row {id} left out: {reason}");
+        watch.on(&TrainEvent::Warning(&text))?;
+    }
+    Ok(())
 }

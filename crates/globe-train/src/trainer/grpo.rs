@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     buffer::{Answer, Asked, Buffer},
-    event::{Observer, StepStats, TrainEvent},
+    event::{Observer, StepStats, TrainEvent, warn_of_bad_images},
     generate::{Generator, reports},
     saved::{self, HostCopy, RunState},
 };
@@ -153,6 +153,7 @@ impl<P: Policy> Trainer<P> {
         if self.buffer.is_none() {
             self.generate()?;
         }
+        warn_of_bad_images(&mut self.stream, watch)?;
         self.show_samples(watch)?;
         let metrics = self.accumulate()?;
         let backward_s = started.elapsed().as_secs_f64();

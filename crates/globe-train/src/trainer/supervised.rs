@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Ending,
-    event::{Observer, StepStats, TrainEvent},
+    event::{Observer, StepStats, TrainEvent, warn_of_bad_images},
     pack::bins,
     saved::{self, HostCopy, RunState},
 };
@@ -172,6 +172,7 @@ impl<P: Policy> Supervised<P> {
         let started = Instant::now();
         let n = self.config.rollout.prompts;
         let samples = (0..n).map(|_| self.train.next_sample()).collect::<Result<Vec<_>>>()?;
+        warn_of_bad_images(&mut self.train, watch)?;
         let examples = examples(&mut self.policy, self.task, samples)?;
         let tokens = examples.iter().flat_map(|e| &e.targets).map(Vec::len).sum::<usize>() as f64;
         let mut sums = Sums::default();

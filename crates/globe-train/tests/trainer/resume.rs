@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     process::{Command, Stdio},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +47,39 @@ fn three_and_three_are_six() {
         assert_eq!(rest, steps[3..], "variant {variant}");
         assert!(second.policy().table() == table, "variant {variant}");
     }
+}
+
+#[test]
+fn bad_photos_are_named_once_and_counted_across_a_restart() {
+    let temp = tempfile::tempdir().unwrap();
+    write_data(temp.path());
+    let (data, photo) = (temp.path().join("rows.jsonl"), temp.path().join("bad.png"));
+    fs::write(&photo, "no photo").unwrap();
+    let rows = fs::read_to_string(&data).unwrap();
+    let mut rows: Vec<serde_json::Value> =
+        rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (rows[4]["id"], rows[4]["image"]) = ("bad".into(), photo.to_str().unwrap().into());
+    fs::write(&data, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+
+    let config = config(temp.path());
+    let (steps, _) = whole(&config);
+    // Eighteen photos are drawn, of eight good ones a pass.
+    assert!(steps[5]["data/bad_images"] >= 2.0, "{}", steps[5]["data/bad_images"]);
+    let mut second = trainer(&config);
+    second.resume(&second.store().load(3).unwrap(), false).unwrap();
+    assert_eq!(run(&mut second).unwrap(), steps[3..]);
+
+    let mut warnings = Vec::new();
+    let mut watch = |event: &TrainEvent<'_>| {
+        if let TrainEvent::Warning(text) = event {
+            warnings.push((*text).to_owned());
+        }
+        Ok(())
+    };
+    fs::remove_dir_all(&config.run.output).unwrap();
+    trainer(&config).run(&mut watch, &AtomicBool::new(false)).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("photo of row bad left out: "), "{warnings:?}");
 }
 
 const CHILD: &str = "GLOBE_TEST_RUN_IN";
