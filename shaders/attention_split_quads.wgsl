@@ -91,7 +91,8 @@ fn main(
         stats[(head_row + local) * params.chunks + group.x] = vec2(highest[local], total[local]);
     }
 
-    // Two quads at a time share the weights.
+    // Two quads at a time share the weights, where a head has so many.
+    let has_next = params.quads > WG;
     for (var quad = local; quad < params.quads; quad += 2u * WG) {
         let next = min(quad + WG, params.quads - 1u);
         var sum = mat4x4<f32>(); // [head]
@@ -102,7 +103,9 @@ fn main(
             let at = (slot * params.n_kv_heads + kv_head) * params.quads;
             let weight = weights[i];
             sum += outer(kv_values(v[at + quad]), weight);
-            next_sum += outer(kv_values(v[at + next]), weight);
+            if has_next {
+                next_sum += outer(kv_values(v[at + next]), weight);
+            }
         }
         // What is indexed by a loop does not stay in registers.
         let done = sum;

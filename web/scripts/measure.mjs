@@ -13,6 +13,8 @@ import { serve } from '../tests/server.mjs';
 import { listFiles } from './list-files.mjs';
 
 const RUNS = 3;
+/** Tab and native take turns, so that a change of the machine meets both. */
+const TURNS = Number(process.env.TURNS ?? 3);
 const PHOTO = 'images/photo.jpg';
 /** Each pair: answers, and how many of them at once. */
 const SHAPES = [[4, 1], [8, 8]];
@@ -87,13 +89,16 @@ try {
   const { fetched, early, stored, adapter, kernels } = await load(page);
   console.log(`ready after ${Math.round(fetched)} ms by the network, after ${Math.round(stored)} ms from storage, ${Math.round(early)} ms of it before kernels are compiled (${adapter}, kernels ${kernels})`);
   for (const [samples, batch] of SHAPES) {
-    const tab = await inTab(page, samples, batch);
-    const outer = await outside(model, kernels, samples, batch);
-    const equal = JSON.stringify(tab.texts) === JSON.stringify(outer.texts);
-    const both = (unit, digits) => (name) => `${tab[name].toFixed(digits)} ${unit} in the tab, ${outer[name].toFixed(digits)} native`;
-    console.log(`${samples} answers, ${batch} at once, texts ${equal ? 'equal' : 'DIFFER'}:`);
-    console.log(`  ${both('tokens/s', 1)('speed')}, ratio ${(tab.speed / outer.speed).toFixed(2)}`);
-    console.log(`  ${both('ms of processor time a token', 2)('cpu')}, ratio ${(outer.cpu / tab.cpu).toFixed(2)}`);
+    const turns = [];
+    for (let i = 0; i < TURNS; i++) {
+      turns.push({ tab: await inTab(page, samples, batch), outer: await outside(model, kernels, samples, batch) });
+    }
+    const equal = turns.every(({ tab, outer }) => JSON.stringify(tab.texts) === JSON.stringify(outer.texts));
+    const both = (name, digits) => ['tab', 'outer'].map((side) => median(turns.map((turn) => turn[side][name])).toFixed(digits));
+    const ratios = (ratio) => turns.map(ratio).map((r) => r.toFixed(2)).join(', ');
+    console.log(`${samples} answers, ${batch} at once, texts ${equal ? 'equal' : 'DIFFER'}, medians of ${TURNS} turns:`);
+    console.log(`  tokens/s in the tab and native: ${both('speed', 1).join(', ')}; ratio of each turn ${ratios(({ tab, outer }) => tab.speed / outer.speed)}`);
+    console.log(`  processor ms a token: ${both('cpu', 2).join(', ')}; ratio of each turn ${ratios(({ tab, outer }) => outer.cpu / tab.cpu)}`);
   }
 } finally {
   await browser.close();
