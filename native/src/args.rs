@@ -184,6 +184,9 @@ pub struct TrainArgs {
     /// Go on although settings that matter have changed
     #[arg(long, visible_alias = "allow", requires = "resume")]
     pub allow_changes: bool,
+    /// What computes, instead of `model.device`
+    #[arg(long, value_parser = PossibleValuesParser::new(DEVICES))]
+    pub device: Option<String>,
     /// Print what the run does, the memory it takes and the least time a step takes
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
@@ -624,9 +627,11 @@ fn bits_parser(names: &'static [&'static str]) -> impl TypedValueParser<Value = 
     PossibleValuesParser::new(names).try_map(|name| name.parse::<u32>())
 }
 
+/// Names of [`DeviceChoice`].
+const DEVICES: [&str; 4] = ["auto", "gpu", "software", "cpu"];
+
 fn device_parser() -> impl TypedValueParser<Value = DeviceChoice> {
-    let names = PossibleValuesParser::new(["auto", "gpu", "software", "cpu"]);
-    names.try_map(|name| name.parse::<DeviceChoice>())
+    PossibleValuesParser::new(DEVICES).try_map(|name| name.parse::<DeviceChoice>())
 }
 
 fn precision_parser() -> impl TypedValueParser<Value = Precision> {

@@ -47,7 +47,10 @@ const COMMIT: &str = concat!("globe ", env!("GLOBE_VERSION"));
 
 /// Trains, or says what training would take.
 pub fn run(args: &TrainArgs) -> Result<Exit, Fail> {
-    let config = Config::open(&args.config).or_usage()?;
+    let mut config = Config::open(&args.config).or_usage()?;
+    if let Some(device) = &args.device {
+        config.model.device.clone_from(device);
+    }
     if args.dry_run {
         return plan::run(args.method, &config);
     }
@@ -127,7 +130,8 @@ fn explained(result: globe_train::Result<Ending>, args: &TrainArgs) -> Result<En
 fn again(args: &TrainArgs) -> String {
     let method = args.method.to_possible_value().map(|v| v.get_name().to_owned());
     let (method, config) = (method.unwrap_or_default(), args.config.display());
-    format!("globe train {method} --config {config} --resume")
+    let device = args.device.as_ref().map_or_else(String::new, |name| format!(" --device {name}"));
+    format!("globe train {method} --config {config} --resume{device}")
 }
 
 /// Writes the adapter or the model and says what to do with it.

@@ -118,6 +118,13 @@ fn mean(steps: &[BTreeMap<String, f64>], name: &str) -> f64 {
     steps.iter().map(|step| step[name]).sum::<f64>() / steps.len() as f64
 }
 
+/// Keeps a curve where a person finds it: `tmp/` in the target folder.
+fn keep(seed: u64, rewards: &[f64]) {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("grpo-reward-seed-{seed}.csv"));
+    let rows = rewards.iter().enumerate().map(|(i, reward)| format!("{},{reward}\n", i + 1));
+    std::fs::write(file, "step,reward\n".to_owned() + &rows.collect::<String>()).unwrap();
+}
+
 /// Two places for two photos: guessing earns 1.5 of 2, half of the places and all of the form.
 #[test]
 fn grpo_raises_the_reward_from_a_weak_start() {
@@ -131,6 +138,7 @@ fn grpo_raises_the_reward_from_a_weak_start() {
         let steps = run(&mut trainer(&config));
         let (before, after) = (mean(&steps[..2], "reward"), mean(&steps[11..], "reward"));
         let curve: Vec<f64> = steps.iter().map(|step| step["reward"]).collect();
+        keep(seed, &curve);
         assert!(before < 1.7, "seed {seed}: the start is weak: {curve:?}");
         assert!(after > 1.85, "seed {seed}: {before} -> {after}: {curve:?}");
         // On-policy: sampler and training pass say the same about every token.

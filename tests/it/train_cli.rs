@@ -223,6 +223,17 @@ fn the_recipes_plan_without_weights() {
 }
 
 #[test]
+fn the_command_line_names_another_device() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = settings("tiny.toml", temp.path(), &[]);
+    let plan = |more: &[&str]| run(train("grpo", &path, more)).expect(0).stdout;
+    assert!(plan(&["--dry-run", "--device", "cpu"]).contains("on cpu (reference kernels)"));
+    assert!(!plan(&["--dry-run", "--device", "software"]).contains("reference kernels"));
+    let refused = run(train("grpo", &path, &["--device", "tpu"])).expect(2);
+    assert!(refused.stderr.contains("auto, gpu, software, cpu"), "{}", refused.stderr);
+}
+
+#[test]
 fn bad_settings_say_what_to_do() {
     let temp = tempfile::tempdir().unwrap();
     let refused = |changes: &[(&str, &str)], more: &[&str]| -> Run {

@@ -126,7 +126,7 @@ sections! {
         weights: Weights = Weights::Qlora,
         /// Adapter folder to start from; empty starts fresh. Not for `full`.
         adapter: String = String::new(),
-        /// `auto`, `cpu`, or the name of a graphics device.
+        /// `auto`, `gpu`, `software` (a driver that computes on the processor), or `cpu` for small models.
         device: String = "auto".into(),
         /// What is asked about a photo: `reason`, `direct`, or a file with the text.
         question: String = "reason".into(),
