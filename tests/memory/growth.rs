@@ -21,11 +21,15 @@ const PARAMETER_BYTES: u64 = 1 << 10;
 /// cache, batch or staging buffer a run would be more.
 const HOST_GROWTH: u64 = 2 << 20;
 
-/// Memory of the process as the kernel counts it, bytes.
+/// Memory of the process as the kernel counts it, bytes. Pages of mapped files are left out: the kernel takes
+/// them, those of this program as well, and brings them back as it likes.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    let kib = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some((kib("RssAnon:")? + kib("RssShmem:")? + kib("VmSwap:")?) << 10)
 }
 
 #[test]
