@@ -4,6 +4,8 @@
 mod golden;
 #[cfg(target_family = "wasm")]
 mod tab;
+#[cfg(not(target_family = "wasm"))]
+pub mod tiny;
 
 #[cfg(not(target_family = "wasm"))]
 pub use golden::{GOLDENS, Golden, golden_root};

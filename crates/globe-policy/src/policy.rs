@@ -85,16 +85,7 @@ impl ModelPolicy {
         };
         let looks = Looks::new(options.max_pixels);
         let trained = Trained::Adapter(config);
-        Ok(Self {
-            engine,
-            options,
-            trained,
-            looks,
-            adamw,
-            gradients: None,
-            max_packed_tokens: 0,
-            label_smoothing: 0.0,
-        })
+        Ok(Self::assembled(engine, options, trained, looks, adamw))
     }
 
     /// A policy that trains all weights of an engine loaded as [`globe_model::Precision::Trained`],
@@ -124,7 +115,18 @@ impl ModelPolicy {
             false => Looks::new(options.max_pixels),
         };
         let trained = Trained::Weights { vision, reference: reference.map(Box::new) };
-        Ok(Self {
+        Ok(Self::assembled(engine, options, trained, looks, adamw))
+    }
+
+    /// Neither packs nor smooths labels.
+    fn assembled(
+        engine: Shared,
+        options: PolicyOptions,
+        trained: Trained,
+        looks: Looks,
+        adamw: DeviceAdamW,
+    ) -> Self {
+        Self {
             engine,
             options,
             trained,
@@ -133,7 +135,7 @@ impl ModelPolicy {
             gradients: None,
             max_packed_tokens: 0,
             label_smoothing: 0.0,
-        })
+        }
     }
 
     /// Puts prompts with one answer each into sequences of at most `max_tokens`, where they do not see
