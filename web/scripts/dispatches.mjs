@@ -53,16 +53,14 @@ try {
   console.log(`${tokens} tokens in ${ms.toFixed(0)} ms: ${JSON.stringify(text.slice(0, 60))}`);
   const [worker] = page.workers();
   const step = await worker.evaluate(() => {
-    const counts = captured.submissions.map(({ length }) => length).sort((a, b) => a - b);
-    const usual = counts[Math.floor(counts.length / 2)];
-    captured.step = captured.submissions.findLast(({ length }) => length === usual);
-    return captured.step.map(({ program, counts }) => ({ program, counts }));
+    captured.measured = captured.step().dispatches;
+    return captured.measured.map(({ program, counts }) => ({ program, counts }));
   });
   const cost = async (from, to) => {
     const best = { cpu: Infinity, clock: Infinity };
     for (let round = 0; round < ROUNDS; round++) {
       const before = treeMs();
-      const clock = await worker.evaluate(([from, to, times]) => captured.again(captured.step.slice(from, to), times), [from, to, TIMES]);
+      const clock = await worker.evaluate(([from, to, times]) => captured.again(captured.measured.slice(from, to), times), [from, to, TIMES]);
       best.cpu = Math.min(best.cpu, (treeMs() - before) / TIMES);
       best.clock = Math.min(best.clock, clock / TIMES);
     }

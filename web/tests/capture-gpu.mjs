@@ -1,12 +1,12 @@
 // What the engine asks of the graphics processor, kept so that plain WebGPU calls can ask for it again.
 
 /**
- * Runs in the worker, before the engine opens its device. `globalThis.captured` then has the programs in the order in
- * which pipelines were made, and the dispatches of the last submissions.
+ * Runs in the worker, before the engine opens its device. `globalThis.captured` then has the programs and their texts in
+ * the order in which pipelines were made, and the dispatches of the last submissions.
  */
 export function captureGpu() {
   const KEPT = 8;
-  const captured = (globalThis.captured = { device: null, programs: [], submissions: [], submitted: 0 });
+  const captured = (globalThis.captured = { device: null, programs: [], texts: [], submissions: [], submitted: 0 });
   const sources = new WeakMap();
   const wrap = (type, name, hear) => {
     const { [name]: plain } = type.prototype;
@@ -23,7 +23,9 @@ export function captureGpu() {
   });
   const made = (pipeline, { compute }) => {
     // A program opens with what it computes; the device's own fills and copies open otherwise.
-    const [line] = sources.get(compute.module).replace(/^enable .*\n/gm, '').split('\n');
+    const text = sources.get(compute.module);
+    captured.texts.push(text);
+    const [line] = text.replace(/^enable .*\n/gm, '').split('\n');
     captured.programs.push(line);
     pipelines.set(pipeline, line);
   };
@@ -53,15 +55,26 @@ export function captureGpu() {
     captured.submissions.splice(0, captured.submissions.length - KEPT);
   });
 
-  /** Issues dispatches as one pass and one submission, `times` times, and waits for the last; milliseconds. */
-  captured.again = async (dispatches, times) => {
+  /** The dispatches of one step, and how many steps share a submission. */
+  captured.step = () => {
+    // Submissions of an answer's end hold other work; those before it are steps, all alike.
+    const counts = captured.submissions.map(({ length }) => length).filter(Boolean).sort((a, b) => a - b);
+    const usual = counts[Math.floor(counts.length / 2)];
+    const all = captured.submissions.findLast(({ length }) => length === usual);
+    const isStep = (n) => all.length % n === 0 && all.every(({ groups }, i) => i < n || groups[0] === all[i - n].groups[0]);
+    const n = all.findIndex((_, i) => isStep(i + 1)) + 1;
+    return { dispatches: all.slice(0, n), together: all.length / n };
+  };
+
+  /** Issues dispatches `times` times, `together` times in each pass and submission, and waits for the last; milliseconds. */
+  captured.again = async (dispatches, times, together = 1) => {
     const { device } = captured;
     await device.queue.onSubmittedWorkDone();
     const begin = performance.now();
-    for (let i = 0; i < times; i++) {
+    for (let i = 0; i < times; i += together) {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      for (const { pipeline, groups, counts } of dispatches) {
+      for (const { pipeline, groups, counts } of Array(Math.min(together, times - i)).fill(dispatches).flat()) {
         pass.setPipeline(pipeline);
         for (const [index, group] of groups.entries()) if (group) pass.setBindGroup(index, group);
         pass.dispatchWorkgroups(...counts);

@@ -82,6 +82,7 @@ export function watchDevices(onLost: (reason: string) => void, onError: (error: 
   GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, descriptor) {
     const requiredFeatures = [...new Set([...(descriptor?.requiredFeatures ?? []), ...wantedOf(this)])];
     const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
+    compileOnce(device);
     void device.lost.then(({ reason, message }) => onLost(message || reason));
     device.addEventListener('uncapturederror', (event) => {
       event.stopImmediatePropagation(); // the runtime, which listens as well, would end the whole module
@@ -94,5 +95,24 @@ export function watchDevices(onLost: (reason: string) => void, onError: (error: 
       );
     });
     return device;
+  };
+}
+
+/** The engine asks for a kernel where it launches it, and again where it records a step: both get the one that was compiled. */
+function compileOnce(device: GPUDevice): void {
+  const plain = GPUDevice.prototype;
+  const modules = new Map<string, GPUShaderModule>();
+  const pipelines = new Map<GPUShaderModule, GPUComputePipeline>();
+  device.createShaderModule = (descriptor) => {
+    const module = modules.get(descriptor.code) ?? plain.createShaderModule.call(device, descriptor);
+    modules.set(descriptor.code, module);
+    return module;
+  };
+  device.createComputePipeline = (descriptor) => {
+    const { layout, compute: { module, entryPoint, constants } } = descriptor;
+    const isOurs = layout === 'auto' && entryPoint === 'main' && Object.keys(constants ?? {}).length === 0;
+    const pipeline = (isOurs && pipelines.get(module)) || plain.createComputePipeline.call(device, descriptor);
+    if (isOurs) pipelines.set(module, pipeline);
+    return pipeline;
   };
 }

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use globe_model::{Batch, Drawn};
 
+use web_time::Instant;
+
 use crate::generate::Answer;
+use crate::pace::{Pace, STEPS_PER_LOOK};
 use crate::room::Room;
 use crate::{Cancel, Engine, Error, Event, Generated, Generation, Result, Session};
 
-/// Steps between two looks at the tokens: enough to hide a look, few enough to stop soon.
-const STEPS_PER_LOOK: usize = 8;
 /// Looks under way at the same time, so that the device never waits for the host.
 const LOOKS_AHEAD: usize = 2;
 
@@ -63,7 +64,7 @@ impl Engine {
         let samples: Vec<u32> = (generation.sample..generation.sample + rows).collect();
         let mut answers: Vec<Answer> = samples.iter().map(|n| self.answer(*n)).collect();
         if generation.max_tokens > 0 {
-            let mut batch = self.start(session, generation, &samples)?;
+            let (mut batch, mut pace) = self.start(session, generation, &samples)?;
             let cache = &session.room.cache;
             let mut seen = 0;
             let mut looks = VecDeque::from([batch.read()]);
@@ -74,14 +75,17 @@ impl Engine {
                     }
                     let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
                     if steps > 0 && looks.len() < LOOKS_AHEAD {
-                        for _ in 0..steps {
-                            batch.step(&self.model, cache)?;
+                        let end = batch.drawn() + steps;
+                        while batch.drawn() < end {
+                            let shared = pace.steps().min(end - batch.drawn());
+                            batch.steps(shared, &self.model, cache)?;
                         }
                         looks.push_back(batch.read());
                         continue;
                     }
                     let Some(look) = looks.pop_front() else { return Ok(()) };
                     let drawn = look.await?;
+                    pace.arrived(Instant::now(), drawn.steps);
                     self.take(&mut answers, &drawn, seen, generation, on_event)?;
                     seen = drawn.steps;
                     if answers.iter().all(|answer| answer.stop.is_some()) {
@@ -96,33 +100,36 @@ impl Engine {
                 drop(look.await);
             }
             ended?;
-            session.room.batches.push(batch);
+            session.room.batches.push((batch, pace));
         }
         answers.into_iter().map(|answer| answer.finish(on_event)).collect()
     }
 
-    /// A batch that was kept and differs in nothing that was recorded, else a new one.
+    /// A batch that was kept and differs in nothing that was recorded, with its pace, else a new one.
     fn start(
         &self,
         session: &mut Session,
         generation: &Generation,
         samples: &[u32],
-    ) -> Result<Batch> {
+    ) -> Result<(Batch, Pace)> {
         let sampling = &generation.sampling;
         let options = sampling.on_device(generation.seed);
         let prompt = sampling.has_penalties().then_some(&session.prompt[..]);
         let stop = if generation.ignore_stop { &[][..] } else { &self.stop.eos[..] };
         let (Room { cache, batches, .. }, logits) = (&mut *session.room, &session.logits);
         let (rows, penalized) = (samples.len(), prompt.is_some());
-        let fits = |batch: &Batch| batch.can_restart(cache, rows, penalized, &options, stop);
+        let fits =
+            |(batch, _): &(Batch, Pace)| batch.can_restart(cache, rows, penalized, &options, stop);
         if let Some(i) = batches.iter().position(fits) {
-            let mut batch = batches.swap_remove(i);
+            let (mut batch, mut pace) = batches.swap_remove(i);
             batch.restart(cache, logits, samples, prompt)?;
-            return Ok(batch);
+            pace.restart();
+            return Ok((batch, pace));
         }
         // One of the same size would take the memory of this one: its turn is over.
-        batches.retain(|batch| batch.rows() != rows);
-        Ok(Batch::start(cache, logits, samples, prompt, options, stop)?)
+        batches.retain(|(batch, _)| batch.rows() != rows);
+        let batch = Batch::start(cache, logits, samples, prompt, options, stop)?;
+        Ok((batch, Pace::default()))
     }
 
     /// Hands out the tokens from step `seen` on.

@@ -12,6 +12,7 @@ mod features;
 mod generate;
 mod locate;
 mod memory;
+mod pace;
 mod room;
 mod sampling;
 mod training;

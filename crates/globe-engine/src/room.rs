@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use globe_model::{Batch, Cache, MemoryPlan};
 
+use crate::pace::Pace;
+
 /// A cache with the batches that were recorded on its buffers.
 pub(crate) struct Room {
     pub(crate) cache: Cache,
-    pub(crate) batches: Vec<Batch>,
+    pub(crate) batches: Vec<(Batch, Pace)>,
     size: [usize; 3],
     bytes: u64,
 }

@@ -109,28 +109,39 @@ impl Batch {
         self.drawn
     }
 
-    /// Draws one more token per row; does not wait for it. The first step is recorded, the
-    /// others replay the recording.
+    /// Draws one more token per row; does not wait for it.
     ///
     /// # Errors
-    /// [`Error::CacheFull`] if the tails are full, [`Error::Ops`] if the device failed.
+    /// As [`Batch::steps`].
     pub fn step(&mut self, model: &Model, cache: &Cache) -> Result<()> {
-        if self.drawn == self.state.steps {
+        self.steps(1, model, cache)
+    }
+
+    /// Draws `n` more tokens per row in one submission; does not wait for them. The first step of all is recorded,
+    /// the others replay the recording.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] if that is more than the tails have room for, [`Error::Ops`] if the device failed.
+    pub fn steps(&mut self, n: usize, model: &Model, cache: &Cache) -> Result<()> {
+        let left = self.state.steps - self.drawn;
+        if n > left {
             let used = cache.len() + self.drawn;
-            return Err(Error::CacheFull { used, wanted: 1, capacity: used });
+            return Err(Error::CacheFull { used, wanted: n, capacity: used + left });
         }
-        match &self.graph {
-            Some(graph) => graph.replay()?,
-            None => {
-                let step = || model.step_batch(&self.state, cache, &self.options, &self.stop);
-                self.graph = Some(StepGraph::capture(&self.state.tokens, model.raw_queue(), step)?);
-            }
+        let mut again = n;
+        if n > 0 && self.graph.is_none() {
+            let step = || model.step_batch(&self.state, cache, &self.options, &self.stop);
+            self.graph = Some(StepGraph::capture(&self.state.tokens, model.raw_queue(), step)?);
+            again -= 1;
         }
-        self.drawn += 1;
+        if let Some(graph) = self.graph.as_ref().filter(|_| again > 0) {
+            graph.replay(again)?;
+        }
+        self.drawn += n;
         Ok(())
     }
 
-    /// What replays a step, once one was recorded, on targets where it goes to wgpu alone. Each run of it draws
+    /// What replays a step, once one was recorded and if it goes to wgpu alone. Each run of it draws
     /// another token that [`Batch::drawn`] does not count.
     pub fn raw_loop(&self) -> Option<&RawLoop> {
         self.graph.as_ref()?.raw_loop()

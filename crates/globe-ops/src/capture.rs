@@ -60,21 +60,24 @@ impl StepGraph {
         Ok(Self { graph: graph?, raw, is_behind: Cell::new(true), client, n_dispatches })
     }
 
-    /// Runs the step once more and hands it to the device; does not wait for it.
+    /// Runs the step `times` times more and hands them to the device in one submission, if CubeCL does not cut it
+    /// ([`crate::TASKS_MAX`]); does not wait for it.
     ///
     /// # Errors
     /// [`Error::Device`] if the device was lost.
-    pub fn replay(&self) -> Result<()> {
+    pub fn replay(&self, times: usize) -> Result<()> {
         if let Some(raw) = &self.raw {
             if self.is_behind.take() {
                 self.client.flush().map_err(|e| failed(&e))?;
             }
-            raw.run();
+            raw.run(times);
             return Ok(());
         }
-        // SAFETY: the graph guards every page it touches, and all work on its buffers is issued
-        // by the thread that captured it, so nothing races with a replay.
-        unsafe { self.graph.replay() }.map_err(|e| failed(&e))?;
+        for _ in 0..times {
+            // SAFETY: the graph guards every page it touches, and all work on its buffers is issued
+            // by the thread that captured it, so nothing races with a replay.
+            unsafe { self.graph.replay() }.map_err(|e| failed(&e))?;
+        }
         self.client.flush().map_err(|e| failed(&e))
     }
 

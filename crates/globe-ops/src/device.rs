@@ -313,10 +313,10 @@ impl Compute {
         Self { max_binding_bytes, ..self }
     }
 
-    /// Device and queue of wgpu, for replays that go around the thread on which CubeCL issues everything; `None`
-    /// on the CPU path, and in a browser, where there is no such thread and a kernel is compiled only once.
+    /// Device and queue of wgpu, for replays that go around CubeCL, which submits each of them alone and natively
+    /// issues it on a thread of its own; `None` on the CPU path.
     pub fn raw_queue(&self) -> Option<RawQueue> {
-        self.wgpu.clone().filter(|_| cfg!(not(target_family = "wasm")))
+        self.wgpu.clone()
     }
 
     /// Gives the adapter's memory back at once. Whatever is read from the device later is an

@@ -1,4 +1,4 @@
-//! The launches of a step through wgpu alone: on native targets, how a recorded step is replayed.
+//! The launches of a step through wgpu alone: how a recorded step is replayed on every adapter.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -104,15 +104,17 @@ impl RawLoop {
         Self { raw, dispatches }
     }
 
-    /// Encodes the launches once more and hands them to the device; does not wait for it.
-    pub fn run(&self) {
+    /// Encodes the launches `times` times and hands them to the device in one submission; does not wait for it.
+    pub fn run(&self, times: usize) {
         let mut encoder =
             self.raw.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for Dispatch { pipeline, bindings, groups: [x, y, z] } in &self.dispatches {
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, bindings, &[]);
-            pass.dispatch_workgroups(*x, *y, *z);
+        for _ in 0..times {
+            for Dispatch { pipeline, bindings, groups: [x, y, z] } in &self.dispatches {
+                pass.set_pipeline(pipeline);
+                pass.set_bind_group(0, bindings, &[]);
+                pass.dispatch_workgroups(*x, *y, *z);
+            }
         }
         drop(pass);
         self.raw.queue.submit([encoder.finish()]);
