@@ -1,6 +1,6 @@
 //! The engine as a JavaScript class.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 
 use globe_engine::{
     Cancel, Engine, Event, ExifGps, FeatureCache, Generation, LocateResult, SampleResult, Sampling,
@@ -28,22 +28,13 @@ const FEATURE_BYTES: u64 = 32 << 20;
 #[wasm_bindgen]
 pub struct WebEngine {
     engine: Engine,
-    gazetteer: Gazetteer,
+    /// Read while kernels are compiled.
+    gazetteer: OnceCell<Gazetteer>,
     compute: Compute,
     /// Of the last photos: another question about one of them does not read it again.
     features: FeatureCache,
     /// The last result at full precision: it can be shown more coarsely without a second run.
     last: RefCell<Option<LocateResult>>,
-}
-
-/// Version of the gazetteer in a `.gaz` file.
-///
-/// # Errors
-/// Code `Integrity` if the file is damaged.
-#[wasm_bindgen(js_name = gazetteerVersion)]
-pub fn gazetteer_version(gazetteer: &[u8]) -> Result<String, JsValue> {
-    let gazetteer = Gazetteer::from_bytes(gazetteer).map_err(Failure::from)?;
-    Ok(gazetteer.version().to_owned())
 }
 
 #[wasm_bindgen]
@@ -55,12 +46,10 @@ impl WebEngine {
     /// What the folder threw, or an error with a code and a sentence.
     pub async fn load(
         files: JsFiles,
-        gazetteer: Vec<u8>,
         device: String,
         subgroups: bool,
         progress: Function,
     ) -> Result<WebEngine, JsValue> {
-        let gazetteer = Gazetteer::from_bytes(&gazetteer).map_err(Failure::from)?;
         let choice: DeviceChoice = device.parse().map_err(Failure::option)?;
         let granted = AdapterFeatures { subgroups, ..AdapterFeatures::default() };
         let compute = open_device_with(choice, granted).await.map_err(Failure::from)?;
@@ -73,7 +62,18 @@ impl WebEngine {
         let engine =
             loaded.map_err(|e| folder.thrown().unwrap_or_else(|| Failure::from(e).into()))?;
         let features = FeatureCache::new(FEATURE_BYTES);
-        Ok(Self { engine, gazetteer, compute, features, last: RefCell::default() })
+        let (gazetteer, last) = Default::default();
+        Ok(Self { engine, gazetteer, compute, features, last })
+    }
+
+    /// Reads a `.gaz` file, which locating needs, and says which version it is.
+    ///
+    /// # Errors
+    /// Code `Integrity` if the file is damaged.
+    #[wasm_bindgen(js_name = readGazetteer)]
+    pub fn read_gazetteer(&self, bytes: &[u8]) -> Result<String, JsValue> {
+        let gazetteer = Gazetteer::from_bytes(bytes).map_err(Failure::from)?;
+        Ok(self.gazetteer.get_or_init(|| gazetteer).version().to_owned())
     }
 
     /// Name of the adapter that computes.
@@ -123,11 +123,11 @@ impl WebEngine {
         let photo = photo::read(&image)?;
         drop(image);
         let mut report = |event: Event| report(&on_event, event);
-        let (engine, gazetteer, features) = (&self.engine, &self.gazetteer, &self.features);
+        let (engine, gazetteer, features) = (&self.engine, self.gazetteer()?, &self.features);
         let located =
             locate(engine, gazetteer, &photo, &options, features, &cancel, &mut report).await;
         let result = located.map_err(Failure::from)?;
-        let shown = json(&at(&result, precision, &self.gazetteer));
+        let shown = json(&at(&result, precision, gazetteer));
         self.last.replace(Some(result));
         shown
     }
@@ -139,8 +139,8 @@ impl WebEngine {
     pub fn rounded(&self, precision: &str) -> Result<Option<String>, JsValue> {
         let precision: Precision =
             precision.parse().map_err(|e: globe_geo::Error| Failure::option(e.to_string()))?;
-        let last = self.last.borrow();
-        last.as_ref().map(|result| json(&at(result, precision, &self.gazetteer))).transpose()
+        let (gazetteer, last) = (self.gazetteer()?, self.last.borrow());
+        last.as_ref().map(|result| json(&at(result, precision, gazetteer))).transpose()
     }
 
     /// Forgets the last result and what was computed of the photos.
@@ -158,6 +158,11 @@ impl WebEngine {
         let photos = images.iter().map(|bytes| photo::read(&Uint8Array::new(&bytes).to_vec()));
         let photos = photos.collect::<Result<Vec<Photo>, Failure>>()?;
         json(&self.compare(&photos, options).await.map_err(Failure::from)?)
+    }
+
+    fn gazetteer(&self) -> Result<&Gazetteer, Failure> {
+        let missing = || Failure::option("no gazetteer was read; call readGazetteer first");
+        self.gazetteer.get().ok_or_else(missing)
     }
 
     async fn compare(

@@ -14,7 +14,7 @@ mod photo;
 mod start;
 
 pub use digest::Sha256;
-pub use engine::{WebEngine, gazetteer_version};
+pub use engine::WebEngine;
 pub use files::{JsFile, JsFiles};
 pub use photo::inspect;
 pub use start::{Stop, last_panic, start};

@@ -1,6 +1,6 @@
 // The dedicated worker: it owns the wasm module, the model and its memory. Ending it gives all of that back.
 
-import init, { Sha256, Stop, WebEngine, gazetteerVersion, inspect, lastPanic } from '../pkg/globe_web.js';
+import init, { Sha256, Stop, WebEngine, inspect, lastPanic } from '../pkg/globe_web.js';
 import { GlobeError, asGlobeError, stopIf } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
@@ -75,31 +75,39 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
     moved();
     emit({ stage: 'upload', done, total });
   };
-  engine = await WebEngine.load(opened.folder as never, gazetteer, device, subgroups, report);
+  engine = await WebEngine.load(opened.folder as never, device, subgroups, report);
   beat.watched = false; // compiling says nothing for long
   stopIf(signal);
   if (broken) throw broken;
-  if (args.warm) {
-    emit({ stage: 'compile', done: 0, total: 1 });
-    await engine.warm();
-    if (broken) throw broken;
-    emit({ stage: 'compile', done: 1, total: 1 });
-  } else {
-    // What fails here fails again, and is told, when a photo asks for it.
-    void inTurn(new AbortController().signal, async () => engine?.warm()).catch(explain);
-  }
+  const gazetteerVersion = await warmed(engine, args.warm, gazetteer, emit);
   return {
     architecture: engine.architecture(),
     adapter: engine.adapter(),
     device,
     subgroups,
     kernels: engine.kernels() as ModelInfo['kernels'],
-    gazetteer: gazetteerVersion(gazetteer),
+    gazetteer: gazetteerVersion,
     verified: opened.verified,
     storage: opened.storage,
     bytes: opened.bytes,
     loadMs: performance.now() - begin,
   };
+}
+
+/** Compiles the kernels, if `wait` to their end, and reads the gazetteer while the graphics processor is at it; its version. */
+async function warmed(model: WebEngine, wait: boolean, gazetteer: Uint8Array, emit: Emit<'load'>): Promise<string> {
+  if (wait) emit({ stage: 'compile', done: 0, total: 1 });
+  const warming = inTurn(new AbortController().signal, () => model.warm());
+  // What fails here and nobody waits for fails again, and is told, when a photo asks for it.
+  warming.catch((thrown) => wait || explain(thrown));
+  await new Promise((resolve) => setTimeout(resolve)); // until everything is launched
+  const version = model.readGazetteer(gazetteer);
+  if (wait) {
+    await warming;
+    if (broken) throw broken;
+    emit({ stage: 'compile', done: 1, total: 1 });
+  }
+  return version;
 }
 
 interface Opened {
