@@ -1,7 +1,8 @@
 // The tab against the native binary on one machine: start-up, and tokens a second of the same answers. Both run on
 // Chromium's software driver with the same kernels; processor time counts neighbours least.
 //
-// GLOBE=target/debug/globe node scripts/measure.mjs [MODEL_FOLDER]   (after cargo xtask web)
+// GLOBE=target/debug/globe node scripts/measure.mjs [MODEL_FOLDER]   (after cargo xtask web; TURNS and TOKENS of an answer
+// may be given)
 
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +19,7 @@ const TURNS = Number(process.env.TURNS ?? 3);
 const PHOTO = 'images/photo.jpg';
 /** Each pair: answers, and how many of them at once. */
 const SHAPES = [[4, 1], [8, 8]];
-const MAX_TOKENS = 64;
+const MAX_TOKENS = Number(process.env.TOKENS ?? 64);
 
 const median = (numbers) => numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
 const speed = (results) => median(results.map(({ timings }) => (1000 * timings.answer_tokens) / timings.decode_ms));

@@ -94,19 +94,22 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   };
 }
 
-/** Compiles the kernels, if `wait` to their end, and reads the gazetteer while the graphics processor is at it; its version. */
+/** Compiles the kernels and reads the gazetteer, whose version it returns. Who waits has both at once. */
 async function warmed(model: WebEngine, wait: boolean, gazetteer: Uint8Array, emit: Emit<'load'>): Promise<string> {
-  if (wait) emit({ stage: 'compile', done: 0, total: 1 });
-  const warming = inTurn(new AbortController().signal, () => model.warm());
-  // What fails here and nobody waits for fails again, and is told, when a photo asks for it.
-  warming.catch((thrown) => wait || explain(thrown));
+  const warm = () => inTurn(new AbortController().signal, () => model.warm());
+  if (!wait) {
+    const version = model.readGazetteer(gazetteer);
+    void warm().catch(explain); // fails again, and is told, when a photo asks for it
+    return version;
+  }
+  emit({ stage: 'compile', done: 0, total: 1 });
+  const warming = warm();
+  warming.catch(() => undefined); // told below
   await new Promise((resolve) => setTimeout(resolve)); // until everything is launched
   const version = model.readGazetteer(gazetteer);
-  if (wait) {
-    await warming;
-    if (broken) throw broken;
-    emit({ stage: 'compile', done: 1, total: 1 });
-  }
+  await warming;
+  if (broken) throw broken;
+  emit({ stage: 'compile', done: 1, total: 1 });
   return version;
 }
 
