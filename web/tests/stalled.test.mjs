@@ -1,47 +1,27 @@
 // A load that stands still is begun anew where it stopped; one that is slow, busy or waits for another tab is left alone.
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { listFiles } from '../scripts/list-files.mjs';
-import { GOLDEN, WEB, launch, newPage, newPageIn } from './browser.mjs';
-import { serve } from './server.mjs';
+import { launch, newPage, newPageIn } from './browser.mjs';
+import { PADDING, PIECE, serveSmallModel } from './small-model.mjs';
 
-const PIECE = 4 << 20;
-const PADDING = '/model/padding.bin';
 /** Instead of half a minute. Above what a busy test machine needs between two pieces. */
 const STALL_MS = 1500;
 
-let server, browser, model;
+let model, server, browser;
 before(async () => {
-  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
-  await listFiles(join(GOLDEN, 'untied'), model);
-  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model });
+  model = await serveSmallModel();
+  server = model.server;
   browser = await launch();
 });
 beforeEach(() => {
-  server.faults = {};
-  server.files = {};
-  server.requests.length = 0;
-  pad(3 * PIECE);
+  model.reset();
+  model.pad(3 * PIECE);
 });
 after(async () => {
   await browser?.close();
-  await server?.close();
-  rmSync(model, { recursive: true, force: true });
+  await model?.close();
 });
-
-/** Adds a file of several pieces to the model, which no loader reads. */
-function pad(size) {
-  const big = Buffer.alloc(size, 7);
-  const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
-  manifest.files.unshift({ name: 'padding.bin', size, sha256: createHash('sha256').update(big).digest('hex') });
-  server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
-  server.files[PADDING] = big;
-}
 
 const load = (page, options = {}) =>
   page.evaluate(async (options) => {
@@ -58,12 +38,6 @@ const load = (page, options = {}) =>
 
 const ranges = () => server.requests.filter(({ path }) => path === PADDING).map(({ range }) => range);
 const workers = () => server.requests.filter(({ path }) => path === '/dist/worker.js').length;
-
-/** Runs `work` before the engine in the first `count` workers. */
-function inWorkers(work, count = 1) {
-  let started = 0;
-  server.faults['/dist/worker.js'] = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`(${work})();\n`), bytes]) : bytes);
-}
 
 /** Sends `bytes` of an answer, then nothing more on an open connection. */
 function sendOnly(bytes, request, response, count) {
@@ -134,7 +108,7 @@ const ENDLESS = {
 
 for (const [what, work] of Object.entries(ENDLESS)) {
   test(`${what} that never comes costs a worker, not the load`, () => inPage(async (page) => {
-    inWorkers(work);
+    model.inWorkers(work, 1);
     const { storage, verified, message } = await load(page);
     assert.deepEqual({ storage, verified }, { storage: 'opfs', verified: true }, message);
     assert.equal(workers(), 2);
@@ -154,7 +128,7 @@ test('where nothing helps, the load ends with a sentence, and what has arrived i
 }));
 
 test('every beginning that gets further is worth another one', () => inPage(async (page) => {
-  pad(4 * PIECE);
+  model.pad(4 * PIECE);
   server.faults[PADDING] = (bytes, request, response) => sendOnly(bytes, request, response, PIECE + 1000);
   const { storage, message } = await load(page);
   assert.equal(storage, 'opfs', message);
@@ -172,7 +146,7 @@ function sendSlowly(bytes, request, response) {
 }
 
 test('a slow connection is left alone', () => inPage(async (page) => {
-  pad(5000);
+  model.pad(5000);
   server.faults[PADDING] = sendSlowly;
   const { storage, message, ms } = await load(page);
   assert.equal(storage, 'opfs', message);
@@ -181,7 +155,7 @@ test('a slow connection is left alone', () => inPage(async (page) => {
 }));
 
 test('a worker that computes for long is left alone', () => inPage(async (page) => {
-  inWorkers(() => {
+  model.inWorkers(() => {
     const { write } = FileSystemSyncAccessHandle.prototype;
     let busy = false;
     FileSystemSyncAccessHandle.prototype.write = function (bytes, options) {
@@ -190,7 +164,7 @@ test('a worker that computes for long is left alone', () => inPage(async (page) 
       while (performance.now() < end);
       return write.call(this, bytes, options);
     };
-  });
+  }, 1);
   const { storage, message, ms } = await load(page);
   assert.equal(storage, 'opfs', message);
   assert.ok(ms > 5000, `${ms} ms`);

@@ -2,33 +2,24 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { listFiles } from '../scripts/list-files.mjs';
-import { GOLDEN, WEB, launch, newPage, newPageIn } from './browser.mjs';
-import { serve } from './server.mjs';
+import { launch, newPage, newPageIn } from './browser.mjs';
+import { PADDING, PIECE, serveSmallModel } from './small-model.mjs';
 
-const PIECE = 4 << 20;
 const WEIGHTS = '/model/model.safetensors';
 
-let server, browser, model;
+let model, server, browser;
 before(async () => {
-  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
-  await listFiles(join(GOLDEN, 'untied'), model);
-  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model });
+  model = await serveSmallModel();
+  server = model.server;
   browser = await launch();
 });
-beforeEach(() => {
-  server.faults = {};
-  server.files = {};
-  server.requests.length = 0;
-});
+beforeEach(() => model.reset());
 after(async () => {
   await browser?.close();
-  await server?.close();
-  rmSync(model, { recursive: true, force: true });
+  await model?.close();
 });
 
 const load = (page, options = {}) =>
@@ -52,18 +43,6 @@ const ask = (page, name, ...args) =>
 
 const asked = (path) => server.requests.filter((request) => request.path === path);
 
-/** Runs `work` in every worker before the engine does. */
-const inWorkers = (work) => (server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(`(${work})();\n`), bytes]));
-
-/** Adds a file to the model that has more than one piece, and that no loader reads. */
-function pad(bytes) {
-  const big = Buffer.alloc(bytes, 7);
-  const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
-  manifest.files.unshift({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
-  server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
-  server.files['/model/padding.bin'] = big;
-}
-
 async function inPage(work) {
   const page = await newPage(browser, server);
   await work(page);
@@ -72,7 +51,7 @@ async function inPage(work) {
 }
 
 test('without OPFS the Cache API keeps a model, and damage there is found as well', () => inPage(async (page) => {
-  inWorkers(() => {
+  model.inWorkers(() => {
     StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));
   });
   assert.equal((await load(page)).storage, 'cache');
@@ -82,7 +61,7 @@ test('without OPFS the Cache API keeps a model, and damage there is found as wel
   const [stored] = await ask(page, 'stored');
   assert.equal(stored.complete, true);
 
-  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  const digest = createHash('sha256').update(readFileSync(join(model.folder, 'model.safetensors'))).digest('hex');
   await page.evaluate(async (digest) => {
     const cache = await caches.open('globe-models');
     const url = `${location.origin}/globe-models/${digest}/0`;
@@ -98,7 +77,7 @@ test('without OPFS the Cache API keeps a model, and damage there is found as wel
 }));
 
 test('without any storage a model is held in memory', () => inPage(async (page) => {
-  inWorkers(() => {
+  model.inWorkers(() => {
     StorageManager.prototype.getDirectory = () => Promise.reject(new DOMException('refused', 'SecurityError'));
     CacheStorage.prototype.open = () => Promise.reject(new DOMException('refused', 'SecurityError'));
   });
@@ -127,8 +106,8 @@ test('a small model that the quota refuses is held in memory, a large one is ref
 }));
 
 test('a disk that is full half way is found out as well', () => inPage(async (page) => {
-  pad(3 * PIECE);
-  inWorkers(() => {
+  model.pad(3 * PIECE);
+  model.inWorkers(() => {
     const { write } = FileSystemSyncAccessHandle.prototype;
     FileSystemSyncAccessHandle.prototype.write = function (bytes, options) {
       if (options?.at > 0) throw new DOMException('no space', 'QuotaExceededError');
@@ -140,9 +119,9 @@ test('a disk that is full half way is found out as well', () => inPage(async (pa
 }));
 
 test('a download goes on where a closed tab left it', async () => {
-  pad(3 * PIECE);
+  model.pad(3 * PIECE);
   // Two pieces arrive, then nothing: the tab is closed while it waits.
-  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+  server.faults[PADDING] = (bytes, request, response) => {
     if (request.headers.range) return bytes;
     response.writeHead(200, { 'content-length': bytes.length });
     response.write(bytes.subarray(0, 2 * PIECE + 1000));
@@ -158,14 +137,14 @@ test('a download goes on where a closed tab left it', async () => {
   assert.deepEqual(await stored(), [{ bytes: 2 * PIECE, complete: false }]);
   const { storage, message } = await load(second);
   assert.equal(storage, 'opfs', message);
-  assert.deepEqual(asked('/model/padding.bin').map(({ range }) => range), [undefined, `bytes=${2 * PIECE}-`]);
+  assert.deepEqual(asked(PADDING).map(({ range }) => range), [undefined, `bytes=${2 * PIECE}-`]);
   await context.close();
 });
 
 test('a server without Range sends all of it again, and what is here is skipped', () => inPage(async (page) => {
-  pad(3 * PIECE);
+  model.pad(3 * PIECE);
   let cuts = 0;
-  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+  server.faults[PADDING] = (bytes, request, response) => {
     delete request.headers.range;
     if (cuts++ > 0) return bytes;
     response.writeHead(200, { 'content-length': bytes.length });
@@ -178,9 +157,9 @@ test('a server without Range sends all of it again, and what is here is skipped'
 
 test('what is stored can be verified: damage is named, deleted and fetched again', () => inPage(async (page) => {
   assert.equal((await load(page)).storage, 'opfs');
-  const total = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8')).files.reduce((sum, { size }) => sum + size, 0);
+  const total = JSON.parse(readFileSync(join(model.folder, 'files.json'), 'utf8')).files.reduce((sum, { size }) => sum + size, 0);
   assert.deepEqual(await ask(page, 'verify', '/model/'), { bytes: total, damaged: [], missing: [] });
-  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  const digest = createHash('sha256').update(readFileSync(join(model.folder, 'model.safetensors'))).digest('hex');
   await page.evaluate(async (digest) => {
     const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
     const writer = await (await folder.getFileHandle(digest)).createWritable({ keepExistingData: true });
@@ -202,7 +181,7 @@ test('what is stored can be verified: damage is named, deleted and fetched again
 
 test('a disk that damages a file again is an error', () => inPage(async (page) => {
   assert.equal((await load(page)).storage, 'opfs');
-  inWorkers(() => {
+  model.inWorkers(() => {
     const { arrayBuffer } = Blob.prototype;
     Blob.prototype.arrayBuffer = async function () {
       const bytes = await arrayBuffer.call(this);
@@ -218,7 +197,7 @@ test('a disk that damages a file again is an error', () => inPage(async (page) =
 test('offline at the first visit is said as such', () => inPage(async (page) => {
   await page.evaluate(() => import('/dist/globe.js'));
   server.faults['/model/files.json'] = server.faults['/model/manifest.json'] = (bytes, request, response) => (response.destroy(), null);
-  inWorkers(() => Object.defineProperty(WorkerNavigator.prototype, 'onLine', { get: () => false }));
+  model.inWorkers(() => Object.defineProperty(WorkerNavigator.prototype, 'onLine', { get: () => false }));
   const { code, message } = await load(page);
   assert.equal(code, 'Network');
   assert.match(message, /this device is offline, and the model is not stored/);

@@ -1,0 +1,46 @@
+// The package and a small model with a list of its files, served from one place.
+
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { listFiles } from '../scripts/list-files.mjs';
+import { GOLDEN, WEB } from './browser.mjs';
+import { serve } from './server.mjs';
+
+/** Bytes that a loader asks for at once. */
+export const PIECE = 4 << 20;
+export const PADDING = '/model/padding.bin';
+
+export async function serveSmallModel() {
+  const model = mkdtempSync(join(tmpdir(), 'globe-model-'));
+  await listFiles(join(GOLDEN, 'untied'), model);
+  const server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model });
+  return {
+    server,
+    folder: model,
+    /** As it was before the first test. */
+    reset() {
+      server.faults = {};
+      server.files = {};
+      server.requests.length = 0;
+    },
+    /** Adds a file of `size` bytes to the model, which no loader reads. */
+    pad(size) {
+      const big = Buffer.alloc(size, 7);
+      const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
+      manifest.files.unshift({ name: 'padding.bin', size, sha256: createHash('sha256').update(big).digest('hex') });
+      server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
+      server.files[PADDING] = big;
+    },
+    /** Runs `work` before the engine in the first `count` workers; in all if it is not given. */
+    inWorkers(work, count = Infinity) {
+      let started = 0;
+      server.faults['/dist/worker.js'] = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`(${work})();\n`), bytes]) : bytes);
+    },
+    async close() {
+      await server.close();
+      rmSync(model, { recursive: true, force: true });
+    },
+  };
+}
