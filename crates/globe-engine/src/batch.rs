@@ -121,9 +121,8 @@ impl Engine {
         let fits =
             |(batch, _): &(Batch, Pace)| batch.can_restart(cache, rows, penalized, &options, stop);
         if let Some(i) = batches.iter().position(fits) {
-            let (mut batch, mut pace) = batches.swap_remove(i);
+            let (mut batch, pace) = batches.swap_remove(i);
             batch.restart(cache, logits, samples, prompt)?;
-            pace.restart();
             return Ok((batch, pace));
         }
         // One of the same size would take the memory of this one: its turn is over.

@@ -20,11 +20,6 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Another answer begins.
-    pub(crate) fn restart(&mut self) {
-        self.looked = None;
-    }
-
     /// Steps of the next submission: one as long as nothing is known.
     pub(crate) fn steps(&self) -> usize {
         let [Some(last), Some(before)] = self.step else { return 1 };
@@ -32,7 +27,7 @@ impl Pace {
         (SUBMISSION.as_nanos() / step.as_nanos()).clamp(1, STEPS_PER_LOOK as u128) as usize
     }
 
-    /// A look arrived `at` a moment; `steps` were done by then.
+    /// A look arrived `at` a moment; `steps` of this answer were done by then.
     pub(crate) fn arrived(&mut self, at: Instant, steps: usize) {
         if let Some((before, done)) = self.looked.filter(|(_, done)| *done < steps) {
             let step = at.duration_since(before) / (steps - done) as u32;
@@ -80,7 +75,6 @@ mod tests {
     #[test]
     fn another_answer_goes_on_at_the_same_pace() {
         let mut pace = after(&[8, 8]);
-        pace.restart();
         pace.arrived(Instant::now() + Duration::from_secs(9), 0);
         assert_eq!(pace.steps(), 8);
     }

@@ -33,11 +33,12 @@ class Slices {
 
 /** Reads a topology with the objects `land` and `countries`. */
 export async function readWorld(url: string): Promise<World> {
+  const slices = new Slices();
   const response = await fetch(url);
   if (!response.ok) throw new Error(`the map did not arrive: the server answered ${response.status}`);
   const topology = (await response.json()) as Topology<{ countries: GeometryCollection; land: GeometryCollection }>;
   const { countries, land } = topology.objects;
-  const slices = new Slices();
+  await slices.next(); // reading it took a slice
   const polygons: GeoPermissibleObjects[] = [];
   for (const { geometry: shape } of feature(topology, land).features) {
     if (shape.type === 'Polygon') polygons.push(shape);
