@@ -165,10 +165,11 @@ test('the map has a pin and a circle for each place, zooms, and goes back to the
   const map = page.locator('globe-map');
   await map.locator('svg path.land').waitFor({ state: 'attached' });
   await page.getByRole('button', { name: 'World' }).click();
-  // On its way to the world the map draws what is in view.
-  const drawn = async () => [await map.locator('g.pin').count(), await map.locator('path.circle').count()];
-  for (let i = 0; i < 100 && (await drawn()).some((n) => n !== 3); i++) await page.waitForTimeout(50);
-  assert.deepEqual(await drawn(), [3, 3]);
+  // On its way to the world the map draws the views in between.
+  const settled = () => map.evaluate(async (element) => (await element.updateComplete) && !element.drawing && element.drawn?.view === element.view);
+  for (let i = 0; i < 200 && !(await settled()); i++) await page.waitForTimeout(50);
+  const drawn = [await map.locator('g.pin').count(), await map.locator('path.circle').count()];
+  assert.deepEqual(drawn, [3, 3]);
   const land = () => map.locator('path.land').getAttribute('d');
   /** Waits until the map shows another view: it is drawn in slices. */
   const changed = async (from) => {
