@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use globe_model::{Batch, Drawn};
-
 use web_time::Instant;
 
 use crate::generate::Answer;
