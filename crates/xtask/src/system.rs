@@ -48,6 +48,29 @@ pub fn is_installed(program: &str) -> bool {
     output.is_ok_and(|o| o.status.success())
 }
 
+/// What the module of the tab is compiled for.
+pub const WASM: &str = "wasm32-unknown-unknown";
+
+/// Makes sure that the toolchain can compile for the tab: `rust-toolchain.toml` asks for it, but rustup adds nothing
+/// to a toolchain that is linked, or where it was told to install nothing by itself.
+pub fn need_wasm() -> Result<()> {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let libraries = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", WASM])
+        .current_dir(root())
+        .output();
+    let folder = libraries.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    if folder.is_ok_and(|folder| Path::new(&folder).is_dir()) {
+        return Ok(());
+    }
+    run(Command::new("rustup").args(["target", "add", WASM]).current_dir(root())).map_err(|e| {
+        format!(
+            "{e}
+the module of the tab needs Rust's libraries for {WASM}"
+        )
+    })
+}
+
 /// Makes sure that some Vulkan driver is there: installs Mesa's software one when root on Debian.
 pub fn need_vulkan() -> Result<()> {
     if has_vulkan_driver() {

@@ -90,7 +90,8 @@ fn clippy() -> Result<Done> {
 }
 
 fn wasm() -> Result<Done> {
-    let target = ["--target", "wasm32-unknown-unknown"];
+    system::need_wasm()?;
+    let target = ["--target", system::WASM];
     let args = ["clippy", "--package", "globe-web", "--locked"].into_iter().chain(target);
     passed(system::run(&mut cargo(args.chain(["--", "-D", "warnings"]))))
 }

@@ -103,11 +103,12 @@ fn kernel_tests() -> Result<()> {
 
 /// Compiles a package for wasm32, and writes its JavaScript side to a folder.
 fn bind(name: &str, profile: &str, folder: &Path, options: &[&str]) -> Result<()> {
-    let target = ["--target", "wasm32-unknown-unknown", "--profile", profile];
+    system::need_wasm()?;
+    let target = ["--target", system::WASM, "--profile", profile];
     let build = ["build", "--package", name, "--locked"].into_iter().chain(target);
     system::run(&mut cargo(build))?;
     let built = if profile == "dev" { "debug" } else { profile };
-    let wasm = self::target().join("wasm32-unknown-unknown").join(built);
+    let wasm = self::target().join(system::WASM).join(built);
     let wasm = wasm.join(name.replace('-', "_")).with_extension("wasm");
     // Features unify as in the workspace, so that the tests do not build it twice.
     system::run(&mut cargo(["build", "--workspace", "--bin", "web-bindgen", "--locked"]))?;
