@@ -1,6 +1,8 @@
 //! More answers than there is room for.
 
-use globe_engine::{Cancel, Engine, Error, Event, Generation, LoadOptions, Prepared, Sampling};
+use globe_engine::{
+    Cancel, Engine, Error, Event, Generation, LoadOptions, Prepared, Sampling, StopReason,
+};
 use globe_tests::{Golden, gpu};
 use pollster::block_on;
 
@@ -73,6 +75,43 @@ fn answers_that_end_early_leave_the_device_usable() {
     let whole = whole(1);
     let answers = engine.generate_all(&mut session, &whole, 2, &cancel, &mut quiet);
     assert!(block_on(answers).unwrap().iter().all(|answer| answer.ids.len() == 40));
+}
+
+/// Answers that wait for room begin before the last tokens of those before have arrived, and are the same as alone.
+#[test]
+fn answers_in_turn_are_those_of_a_call_each() {
+    let _alone = Alone::new();
+    let golden = Golden::open("window56");
+    let engine = engine(&golden, None, gpu().max_binding_bytes);
+    let prompt = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let mut session = engine.prefill_for(&prompt, None, 70, 2).unwrap();
+    let sampling = Sampling { temperature: 1.5, ..Sampling::default() };
+    for (max_tokens, ignore_stop) in [(1, true), (9, true), (70, true), (70, false)] {
+        let from = |sample| Generation { sampling, seed: 3, sample, max_tokens, ignore_stop };
+        let mut events = Vec::new();
+        let mut note = |event: Event| match event {
+            Event::Token { sample, .. } => events.push((sample, false)),
+            Event::Ended { sample, .. } => events.push((sample, true)),
+            _ => {}
+        };
+        let cancel = Cancel::default();
+        let all = block_on(engine.generate_all(&mut session, &from(4), 5, &cancel, &mut note));
+        let all = all.unwrap();
+        for (generated, sample) in all.iter().zip(4..) {
+            let (one, mut quiet) = (from(sample), |_: Event| {});
+            let alone = engine.generate(&mut session, &one, &cancel, &mut quiet);
+            let alone = block_on(alone).unwrap();
+            assert_eq!(generated.ids, alone.ids, "answer {sample} of {max_tokens} tokens");
+            let shown = events.iter().filter(|event| **event == (sample, false)).count();
+            let ended = usize::from(generated.stop == StopReason::EndOfText);
+            assert_eq!(shown + ended, generated.ids.len());
+        }
+        // Two at once, so every other answer ends last of its part, and nothing of the next comes before.
+        let ends: Vec<u32> = events.iter().filter(|e| e.1).map(|e| e.0).collect();
+        assert_eq!(ends, [4, 5, 6, 7, 8]);
+        let parts: Vec<u32> = events.iter().map(|(sample, _)| (sample - 4) / 2).collect();
+        assert!(parts.is_sorted(), "{parts:?}");
+    }
 }
 
 #[test]

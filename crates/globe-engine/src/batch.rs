@@ -1,6 +1,7 @@
 //! Several answers at once: the device draws, the host reads behind it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use globe_model::{Batch, Drawn};
 use web_time::Instant;
@@ -31,77 +32,97 @@ impl Engine {
         generation.sampling.check()?;
         session.room.set_sound(false);
         session.room.cache.truncate(session.prompt.len());
-        let room = session.room.answers().max(1) as u32;
-        let mut all = Vec::with_capacity(answers as usize);
-        let (mut next, end) = (generation.sample, generation.sample + answers);
-        while next < end {
-            let rows = room.min(end - next);
-            let part = Generation { sample: next, ..*generation };
-            if self.model.can_batch() {
-                all.extend(self.batch(session, &part, rows, cancel, on_event).await?);
-            } else {
-                for sample in next..next + rows {
-                    let one = Generation { sample, ..part };
-                    all.push(self.generate_on_host(session, &one, cancel, on_event).await?);
-                }
+        let samples = generation.sample..generation.sample + answers;
+        let all = if self.model.can_batch() && generation.max_tokens > 0 {
+            self.draw(session, generation, samples, cancel, on_event).await?
+        } else {
+            let mut all = Vec::with_capacity(samples.len());
+            for sample in samples {
+                let one = Generation { sample, ..*generation };
+                all.push(self.generate_on_host(session, &one, cancel, on_event).await?);
             }
-            next += rows;
-        }
+            all
+        };
         session.room.set_sound(true);
         Ok(all)
     }
 
-    /// Answers `generation.sample ..` in one batch of `rows`.
-    async fn batch(
+    /// Answers `samples`, chosen on the device.
+    async fn draw(
         &self,
         session: &mut Session,
         generation: &Generation,
-        rows: u32,
+        samples: Range<u32>,
         cancel: &Cancel,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Generated>> {
-        let samples: Vec<u32> = (generation.sample..generation.sample + rows).collect();
-        let mut answers: Vec<Answer> = samples.iter().map(|n| self.answer(*n)).collect();
-        if generation.max_tokens > 0 {
-            let (mut batch, mut pace) = self.start(session, generation, &samples)?;
-            let cache = &session.room.cache;
-            let mut seen = 0;
-            let mut looks = VecDeque::from([batch.read()]);
-            let drawing = async {
-                loop {
-                    if cancel.is_cancelled() {
-                        return Err(Error::Cancelled);
-                    }
-                    let steps = STEPS_PER_LOOK.min(generation.max_tokens - batch.drawn());
-                    if steps > 0 && looks.len() < LOOKS_AHEAD {
-                        let end = batch.drawn() + steps;
-                        while batch.drawn() < end {
-                            let shared = pace.steps().min(end - batch.drawn());
-                            batch.steps(shared, &self.model, cache)?;
-                        }
-                        looks.push_back(batch.read());
-                        continue;
-                    }
-                    let Some(look) = looks.pop_front() else { return Ok(()) };
-                    let drawn = look.await?;
-                    pace.arrived(Instant::now(), drawn.steps);
-                    self.take(&mut answers, &drawn, seen, generation, on_event)?;
-                    seen = drawn.steps;
-                    if answers.iter().all(|answer| answer.stop.is_some()) {
-                        return Ok(());
+        let mut all = Vec::with_capacity(samples.len());
+        let mut line = Line { waiting: samples, batch: None, parts: Vec::new() };
+        let mut looks = VecDeque::new();
+        let drawing = async {
+            loop {
+                if cancel.is_cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                if looks.len() < LOOKS_AHEAD
+                    && let Some(look) = self.hand_over(&mut line, session, generation)?
+                {
+                    looks.push_back((line.parts.len() - 1, look));
+                    continue;
+                }
+                let Some((part, look)) = looks.pop_front() else { return Ok(()) };
+                let drawn = look.await?;
+                line.arrived(part, &drawn);
+                let part = &mut line.parts[part];
+                self.take(part, &drawn, generation, on_event)?;
+                if part.has_ended() {
+                    for answer in part.answers.drain(..) {
+                        all.push(answer.finish(on_event)?);
                     }
                 }
-            };
-            let ended = drawing.await;
-            for look in looks {
-                // Nobody needs its tokens, but a read that is dropped half way leaves its staging
-                // buffer mapped, and the next read that is given the buffer loses the device.
-                drop(look.await);
             }
-            ended?;
-            session.room.batches.push((batch, pace));
+        };
+        let ended = drawing.await;
+        for (_, look) in looks {
+            // Nobody needs its tokens, but a read that is dropped half way leaves its staging
+            // buffer mapped, and the next read that is given the buffer loses the device.
+            drop(look.await);
         }
-        answers.into_iter().map(|answer| answer.finish(on_event)).collect()
+        ended.map(|()| all)
+    }
+
+    /// Hands the next steps to the device, and looks at their tokens. When the answers in progress need no more,
+    /// the next ones begin: the device does not wait until their last tokens have arrived. `None` when all answers
+    /// have all their steps.
+    fn hand_over<'a>(
+        &'a self,
+        line: &mut Line<'a>,
+        session: &mut Session,
+        generation: &Generation,
+    ) -> Result<Option<impl Future<Output = globe_model::Result<Drawn>> + use<>>> {
+        let last = generation.max_tokens;
+        let begins = line.needs_no_steps(last);
+        if begins {
+            session.room.batches.extend(line.batch.take());
+            let samples: Vec<u32> =
+                line.waiting.by_ref().take(session.room.answers().max(1)).collect();
+            if samples.is_empty() {
+                return Ok(None);
+            }
+            line.batch = Some(self.start(session, generation, &samples)?);
+            let answers = samples.iter().map(|n| self.answer(*n)).collect();
+            line.parts.push(Part { answers, seen: 0 });
+        }
+        let Some((batch, pace)) = &mut line.batch else { return Ok(None) };
+        // The first token need not wait for slow steps.
+        if !begins || pace.is_quick() {
+            let end = last.min(batch.drawn() + STEPS_PER_LOOK);
+            while batch.drawn() < end {
+                let shared = pace.steps().min(end - batch.drawn());
+                batch.steps(shared, &self.model, &session.room.cache)?;
+            }
+        }
+        Ok(Some(batch.read()))
     }
 
     /// A batch that was kept and differs in nothing that was recorded, with its pace, else a new one.
@@ -130,17 +151,16 @@ impl Engine {
         Ok((batch, Pace::default()))
     }
 
-    /// Hands out the tokens from step `seen` on.
+    /// Hands out the tokens that are new.
     fn take(
         &self,
-        answers: &mut [Answer],
+        part: &mut Part,
         drawn: &Drawn,
-        seen: usize,
         generation: &Generation,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<()> {
-        for step in seen..drawn.steps {
-            for (row, answer) in answers.iter_mut().enumerate() {
+        for step in part.seen..drawn.steps {
+            for (row, answer) in part.answers.iter_mut().enumerate() {
                 if answer.stop.is_some() {
                     continue;
                 }
@@ -151,6 +171,44 @@ impl Engine {
                 self.push(answer, id, logp, generation, on_event)?;
             }
         }
+        part.seen = drawn.steps;
         Ok(())
+    }
+}
+
+/// Answers in the order in which they are drawn.
+struct Line<'a> {
+    /// Those that have not begun.
+    waiting: Range<u32>,
+    /// What draws the last part, until it has handed over all steps.
+    batch: Option<(Batch, Pace)>,
+    parts: Vec<Part<'a>>,
+}
+
+impl Line<'_> {
+    /// Whether the answers in progress have ended, or have all steps up to the `last`.
+    fn needs_no_steps(&self, last: usize) -> bool {
+        let has_all = self.batch.as_ref().is_none_or(|(batch, _)| batch.drawn() >= last);
+        has_all || self.parts.last().is_none_or(Part::has_ended)
+    }
+
+    /// The tokens of a part arrived. The batch of an earlier part may have been another.
+    fn arrived(&mut self, part: usize, drawn: &Drawn) {
+        if let Some((_, pace)) = self.batch.as_mut().filter(|_| part + 1 == self.parts.len()) {
+            pace.arrived(Instant::now(), drawn.steps);
+        }
+    }
+}
+
+/// Answers that are drawn at once; none are left when they have ended.
+struct Part<'a> {
+    answers: Vec<Answer<'a>>,
+    /// Steps whose tokens were handed out.
+    seen: usize,
+}
+
+impl Part<'_> {
+    fn has_ended(&self) -> bool {
+        self.answers.iter().all(|answer| answer.stop.is_some())
     }
 }

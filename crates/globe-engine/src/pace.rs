@@ -27,6 +27,11 @@ impl Pace {
         (SUBMISSION.as_nanos() / step.as_nanos()).clamp(1, STEPS_PER_LOOK as u128) as usize
     }
 
+    /// Whether all steps up to the next look share one submission.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.steps() == STEPS_PER_LOOK
+    }
+
     /// A look arrived `at` a moment; `steps` of this answer were done by then.
     pub(crate) fn arrived(&mut self, at: Instant, steps: usize) {
         if let Some((before, done)) = self.looked.filter(|(_, done)| *done < steps) {
