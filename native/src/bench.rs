@@ -33,6 +33,7 @@ struct Report {
     globe: &'static str,
     adapter: String,
     kernels: String,
+    replay: &'static str,
     model: String,
     bits: Option<u32>,
     repeats: usize,
@@ -163,6 +164,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         globe: env!("GLOBE_VERSION"),
         adapter: compute.name.clone(),
         kernels: compute.variant().name().to_owned(),
+        replay: compute.replay().name(),
         model: name,
         bits,
         repeats: args.repeats,
@@ -364,12 +366,13 @@ fn decode_report(
 fn text(report: &Report) -> String {
     let roof = &report.roof;
     let mut text = format!(
-        "{} on {} ({} kernels), median of {}\n\
+        "{} on {} ({} kernels, replay by {}), median of {}\n\
          roof     {:8.2} GB/s copied, {:.1} GFLOP/s multiplied and added\n\
          load     {}, {:.1} MB of weights read per token\n",
         report.model,
         report.adapter,
         report.kernels,
+        report.replay,
         report.repeats,
         roof.copy_gigabytes_per_second,
         roof.gigaflops_per_second,

@@ -1,7 +1,7 @@
 //! `globe devices`.
 
 use anyhow::Context;
-use globe_ops::{Adapter, DeviceChoice, Fragment, Variant, adapters, open_device};
+use globe_ops::{Adapter, DeviceChoice, Fragment, Replay, Variant, adapters, open_device};
 use serde::Serialize;
 
 use crate::args::DevicesArgs;
@@ -35,6 +35,10 @@ struct AdapterView<'a> {
     linear: &'static str,
     /// Kernels that `GLOBE_LINEAR` can ask for.
     linear_choices: Vec<&'static str>,
+    /// What hands recorded steps to the device.
+    replay: &'static str,
+    /// What `GLOBE_REPLAY` can ask for.
+    replay_choices: Vec<&'static str>,
 }
 
 impl<'a> From<&'a Adapter> for AdapterView<'a> {
@@ -52,6 +56,8 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             subgroup_size: adapter.subgroup_size,
             linear: adapter.variant().name(),
             linear_choices: adapter.variants().map(Variant::name).collect(),
+            replay: Replay::of(adapter).unwrap_or(Replay::Wgpu).name(),
+            replay_choices: Replay::choices(adapter).iter().map(|replay| replay.name()).collect(),
         }
     }
 }
@@ -92,12 +98,14 @@ fn adapter(adapter: &AdapterView) -> String {
     let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     let binding = adapter.max_binding_bytes >> 20;
     format!(
-        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n",
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n  replay    {}, of {} (GLOBE_REPLAY forces one)\n",
         adapter.name,
         adapter.api,
         adapter.driver,
         adapter.linear,
         adapter.linear_choices.join(", "),
+        adapter.replay,
+        adapter.replay_choices.join(", "),
     )
 }
 
@@ -120,6 +128,8 @@ mod tests {
             subgroup_size: (8, 8),
             linear: "teams",
             linear_choices: vec!["subgroups", "teams"],
+            replay: "vulkan",
+            replay_choices: vec!["vulkan", "wgpu"],
         };
         let devices = Devices { adapters: vec![adapter], auto: "Some GPU" };
         let expected = "\
@@ -129,6 +139,7 @@ Some GPU
   features  f16, timestamps, cooperative matrices
   binding   at most 128 MiB per buffer
   kernels   teams, of subgroups, teams (GLOBE_LINEAR forces one)
+  replay    vulkan, of vulkan, wgpu (GLOBE_REPLAY forces one)
 --device auto takes: Some GPU
 ";
         assert_eq!(text(&devices), expected);

@@ -432,13 +432,15 @@ fn folders_and_devices_are_described() {
 }
 
 #[test]
-fn kernels_that_the_adapter_lacks_are_refused() {
+fn choices_that_the_adapter_lacks_are_refused() {
     for line in ["devices", LOCATE] {
-        let mut wrong = command(line.split_whitespace());
-        wrong.env("GLOBE_LINEAR", "abacus");
-        let run = run(wrong).expect(2);
-        assert!(run.stderr.contains("GLOBE_LINEAR=abacus: "), "{}", run.stderr);
-        assert!(run.stderr.contains("teams"), "{}", run.stderr);
+        for (variable, known) in [("GLOBE_LINEAR", "teams"), ("GLOBE_REPLAY", "wgpu")] {
+            let mut wrong = command(line.split_whitespace());
+            wrong.env(variable, "abacus");
+            let run = run(wrong).expect(2);
+            assert!(run.stderr.contains(&format!("{variable}=abacus: ")), "{}", run.stderr);
+            assert!(run.stderr.contains(known), "{}", run.stderr);
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use globe_engine::{
     Cancel, Demand, Engine, Event, Generation, LoadOptions, PROMPT_BUCKET, Prepared, Sampling,
 };
 use globe_image::Photo;
-use globe_model::{Batch, Model};
-use globe_ops::{SampleOptions, read_f32, recording_count, tensor_i32};
+use globe_model::{Batch, Cache, Model};
+use globe_ops::{Replay, SampleOptions, adapters, read_f32, recording_count, tensor_i32};
 use globe_tests::{Golden, gpu};
 use globe_text::Prompt;
 use pollster::block_on;
@@ -92,35 +92,43 @@ fn what_is_kept_is_given_back_on_request_and_where_a_budget_is_short() {
     }
 }
 
-/// Greedy tokens of recorded steps, which go to wgpu alone where all launches are our own, and of steps that
-/// were launched one by one.
+/// Greedy tokens of recorded steps, however they are replayed, and of steps that were launched one by one.
 #[test]
 fn recorded_steps_draw_the_tokens_of_launched_ones() {
     let _alone = Alone::new();
-    let model = block_on(Model::random(config(), 4, 8, gpu(), &mut |_, _| {})).unwrap();
-    let ids: Vec<u32> = (100..140).collect();
-    let mut cache = model.cache(ids.len(), TOKENS, 1);
-    let logits = model.prefill(&ids, None, &[], &mut cache).unwrap();
-    let options = SampleOptions::default();
-    let mut batch = Batch::start(&cache, &logits, &[0], None, options, &[]).unwrap();
-    while batch.drawn() < TOKENS {
+    let adapters = block_on(adapters());
+    let adapter = adapters.iter().find(|adapter| adapter.name == gpu().name).unwrap();
+    assert!(Replay::choices(adapter).contains(&Replay::Wgpu));
+    for replay in Replay::choices(adapter) {
+        let compute = gpu().clone().with_replay(*replay);
+        let model = block_on(Model::random(config(), 4, 8, &compute, &mut |_, _| {})).unwrap();
+        let ids: Vec<u32> = (100..140).collect();
+        let mut cache = model.cache(ids.len(), TOKENS, 1);
+        let logits = model.prefill(&ids, None, &[], &mut cache).unwrap();
+        let options = SampleOptions::default();
+        let mut batch = Batch::start(&cache, &logits, &[0], None, options, &[]).unwrap();
         batch.step(&model, &cache).unwrap();
+        batch.steps(TOKENS - 2, &model, &cache).unwrap();
+        assert_eq!(batch.is_recorded(), *replay == Replay::Vulkan);
+        assert!(batch.raw_loop().is_some(), "all launches are our own");
+        let drawn = block_on(batch.read()).unwrap();
+        let recorded: Vec<u32> = (0..TOKENS).map(|step| drawn.token(step, 0).unwrap().0).collect();
+        assert_eq!(recorded, launched(&model, &ids, &mut cache), "{replay:?}");
     }
-    assert!(batch.raw_loop().is_some());
-    let drawn = block_on(batch.read()).unwrap();
-    let recorded: Vec<u32> = (0..TOKENS).map(|step| drawn.token(step, 0).unwrap().0).collect();
+}
 
+/// The most likely tokens after `ids`, chosen on the host.
+fn launched(model: &Model, ids: &[u32], cache: &mut Cache) -> Vec<u32> {
     let mut launched = Vec::new();
-    let mut logits = model.prefill(&ids, None, &[], &mut cache).unwrap();
-    while launched.len() < TOKENS {
+    let mut logits = model.prefill(ids, None, &[], cache).unwrap();
+    loop {
         let values = block_on(read_f32(logits)).unwrap();
         let best = (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap();
         launched.push(best as u32);
         if launched.len() == TOKENS {
-            break;
+            return launched;
         }
         let id = tensor_i32(vec![best as i32], [1], &gpu().device);
-        logits = model.step(id, &mut cache).unwrap();
+        logits = model.step(id, cache).unwrap();
     }
-    assert_eq!(recorded, launched);
 }

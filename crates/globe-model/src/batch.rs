@@ -141,7 +141,12 @@ impl Batch {
         Ok(())
     }
 
-    /// What replays a step, once one was recorded and if it goes to wgpu alone. Each run of it draws
+    /// Whether one command buffer of Vulkan replays a step.
+    pub fn is_recorded(&self) -> bool {
+        self.graph.as_ref().is_some_and(StepGraph::is_recorded)
+    }
+
+    /// A step through wgpu alone, once one was recorded and if all of it is our own. Each run of it draws
     /// another token that [`Batch::drawn`] does not count.
     pub fn raw_loop(&self) -> Option<&RawLoop> {
         self.graph.as_ref()?.raw_loop()

@@ -1,12 +1,13 @@
 //! A sequence of launches recorded once and replayed.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use burn::backend::wgpu::CubeBackend;
 use burn::tensor::{Int, Tensor};
 use cubecl::client::{Client, Graph};
 
-use crate::raw_loop::{RawLoop, RawQueue};
+use crate::raw_loop::{Launches, RawLoop, RawQueue};
+use crate::vulkan::Commands;
 use crate::{Error, Result};
 
 thread_local! {
@@ -21,9 +22,14 @@ pub fn recording_count() -> u64 {
 /// Launches that run again on the same buffers, prebuilt: a replay looks nothing up, writes
 /// nothing and allocates nothing.
 pub struct StepGraph {
-    /// Keeps every page that the step touches, also where `raw` replays it.
+    /// What replays it on Vulkan.
+    commands: Option<Commands>,
+    /// What replays it elsewhere, made when it is wanted.
+    raw_loop: OnceCell<RawLoop>,
+    /// `None` if it launches what is not our own: then `graph` replays it.
+    launches: Option<Launches>,
+    /// Keeps every page that the step touches, whatever replays it.
     graph: Graph,
-    raw: Option<RawLoop>,
     /// Whether launches may wait that the next replay must come after.
     is_behind: Cell<bool>,
     client: Client,
@@ -49,15 +55,17 @@ impl StepGraph {
         client.start_capture().map_err(|e| failed(&e))?;
         let before = crate::dispatch_count();
         let again = || warm.and_then(|()| step());
-        let (recorded, raw) = match raw {
-            Some(raw) => RawLoop::of(raw, again),
+        let (recorded, launches) = match raw {
+            Some(raw) => raw.note(again),
             None => (again(), Ok(None)),
         };
         let n_dispatches = (crate::dispatch_count() - before) as usize;
         let graph = client.stop_capture().map_err(|e| failed(&e));
         recorded?;
-        let raw = raw?;
-        Ok(Self { graph: graph?, raw, is_behind: Cell::new(true), client, n_dispatches })
+        let (graph, launches) = (graph?, launches?);
+        let commands = launches.as_ref().map(Launches::record).transpose()?.flatten();
+        let (raw_loop, is_behind) = (OnceCell::new(), Cell::new(true));
+        Ok(Self { commands, raw_loop, launches, graph, is_behind, client, n_dispatches })
     }
 
     /// Runs the step `times` times more and hands them to the device in one submission, if CubeCL does not cut it
@@ -66,11 +74,15 @@ impl StepGraph {
     /// # Errors
     /// [`Error::Device`] if the device was lost.
     pub fn replay(&self, times: usize) -> Result<()> {
-        if let Some(raw) = &self.raw {
-            if self.is_behind.take() {
-                self.client.flush().map_err(|e| failed(&e))?;
-            }
-            raw.run(times);
+        if self.launches.is_some() && self.is_behind.take() {
+            self.client.flush().map_err(|e| failed(&e))?;
+        }
+        if let Some(commands) = &self.commands {
+            commands.run(times);
+            return Ok(());
+        }
+        if let Some(raw_loop) = self.raw_loop() {
+            raw_loop.run(times);
             return Ok(());
         }
         for _ in 0..times {
@@ -86,9 +98,15 @@ impl StepGraph {
         self.is_behind.set(true);
     }
 
-    /// The loop that replays it, if nothing stands between it and wgpu.
+    /// Whether a command buffer of Vulkan replays it.
+    pub fn is_recorded(&self) -> bool {
+        self.commands.is_some()
+    }
+
+    /// The same launches through wgpu alone, if all of them are our own.
     pub fn raw_loop(&self) -> Option<&RawLoop> {
-        self.raw.as_ref()
+        let launches = self.launches.as_ref()?;
+        Some(self.raw_loop.get_or_init(|| RawLoop::new(launches)))
     }
 
     /// Kernels that one replay dispatches, as counted while it was recorded.

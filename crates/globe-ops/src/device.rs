@@ -6,6 +6,7 @@ pub use globe_shaders::Fragment;
 use globe_shaders::{Stage, Team};
 
 use crate::raw_loop::RawQueue;
+use crate::replay::{Replay, asked};
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
@@ -75,18 +76,8 @@ impl Variant {
     /// # Errors
     /// [`Error::Variant`] if it asks for anything else.
     fn asked(adapter: &Adapter) -> Result<Option<Self>> {
-        let wanted = std::env::var(VARIANT_VARIABLE).unwrap_or_default();
-        if wanted.is_empty() {
-            return Ok(None);
-        }
         let choices: Vec<Self> = adapter.variants().collect();
-        let asked = choices.iter().find(|variant| variant.name() == wanted);
-        asked.copied().map(Some).ok_or_else(|| Error::Variant {
-            variable: VARIANT_VARIABLE,
-            wanted,
-            adapter: adapter.name.clone(),
-            choices: choices.iter().map(|variant| variant.name()).collect::<Vec<_>>().join(", "),
-        })
+        asked(VARIANT_VARIABLE, &choices, Self::name, adapter)
     }
 
     /// What suits the adapter, unless the environment asks for another that it can run. Variants that
@@ -308,6 +299,18 @@ impl Compute {
         Self { variant, ..self }
     }
 
+    /// What hands recorded steps to it, where it is an adapter.
+    pub fn replay(&self) -> Replay {
+        let on_vulkan = self.wgpu.as_ref().is_some_and(RawQueue::records);
+        if on_vulkan { Replay::Vulkan } else { Replay::Wgpu }
+    }
+
+    /// The same device with recorded steps handed over otherwise, by one of [`Replay::choices`].
+    pub fn with_replay(self, replay: Replay) -> Self {
+        let wgpu = self.wgpu.map(|raw| RawQueue::new(raw.device, raw.queue, replay));
+        Self { wgpu, ..self }
+    }
+
     /// The same device, taken to bind no more than this many bytes.
     pub fn limited_to(self, max_binding_bytes: u64) -> Self {
         Self { max_binding_bytes, ..self }
@@ -374,6 +377,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
     let mut adapter = describe(&setup.adapter);
     adapter.features.subgroups |= granted.subgroups;
     Variant::asked(&adapter)?;
+    let replay = Replay::of(&adapter)?;
     Ok(Compute {
         nothing: nothing(&device),
         no_scales: no_scales(&device),
@@ -383,7 +387,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
-        wgpu: Some(RawQueue::new(setup.device, setup.queue)),
+        wgpu: Some(RawQueue::new(setup.device, setup.queue, replay)),
     })
 }
 

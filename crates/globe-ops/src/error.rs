@@ -37,8 +37,8 @@ pub enum Error {
         /// What the runtime said.
         reason: String,
     },
-    /// `GLOBE_LINEAR` names kernels that the adapter cannot run: leave it unset, or name others.
-    #[error("{variable}={wanted}: {adapter} has no such kernels; it has {choices}")]
+    /// `GLOBE_LINEAR` or `GLOBE_REPLAY` names what the adapter cannot do: leave it unset, or name another.
+    #[error("{variable}={wanted}: {adapter} has no such choice; it has {choices}")]
     Variant {
         /// The environment variable.
         variable: &'static str,

@@ -31,6 +31,7 @@ mod packed_gather;
 mod packed_linear;
 mod packed_linear_backward;
 mod raw_loop;
+mod replay;
 mod rms_norm;
 mod rms_norm_backward;
 mod rms_norm_backward_weight;
@@ -49,6 +50,9 @@ mod swiglu_backward;
 mod transfer;
 mod unpack;
 mod upload;
+// The targets are those of the dependency on `ash`.
+#[cfg_attr(not(any(target_os = "linux", target_os = "android", windows)), path = "no_vulkan.rs")]
+mod vulkan;
 
 pub use adamw::{AdamStep, adamw};
 pub use adamw_8bit::{ByteMeans, adamw_8bit};
@@ -78,6 +82,7 @@ pub use packed_gather::packed_gather;
 pub use packed_linear::{Fused, packed_linear};
 pub use packed_linear_backward::packed_linear_backward;
 pub use raw_loop::{RawLoop, RawQueue};
+pub use replay::Replay;
 pub use rms_norm::rms_norm;
 pub use rms_norm_backward::rms_norm_backward;
 pub use rms_norm_backward_weight::rms_norm_backward_weight;

@@ -1,4 +1,4 @@
-//! The launches of a step through wgpu alone: how a recorded step is replayed on every adapter.
+//! The launches of a step, noted while it is recorded, and how wgpu alone runs them again.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -11,18 +11,20 @@ use cubecl::wgpu::{AutoCompiler, WgpuResource, WgpuServer};
 use globe_shaders::Program;
 use wgpu::util::DeviceExt;
 
+use crate::replay::Replay;
+use crate::vulkan::{Commands, Vulkan};
 use crate::{Error, Result};
 
 thread_local! {
-    static NOTED: RefCell<Option<Vec<Result<Noted>>>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Option<Vec<Result<Launch>>>> = const { RefCell::new(None) };
 }
 
 /// A launch with all that it binds.
-struct Noted {
-    program: Program,
-    buffers: Vec<WgpuResource>,
-    params: Vec<u32>,
-    groups: [u32; 3],
+pub(crate) struct Launch {
+    pub(crate) program: Program,
+    pub(crate) buffers: Vec<WgpuResource>,
+    pub(crate) params: Vec<u32>,
+    pub(crate) groups: [u32; 3],
 }
 
 /// Remembers a launch if someone wants to know.
@@ -31,7 +33,7 @@ pub(crate) fn note(program: Program, tensors: &[&CubeTensor], params: &[u32], gr
         if let Some(noted) = noted {
             let buffers = tensors.iter().map(|tensor| resource(tensor)).collect::<Result<Vec<_>>>();
             let params = params.to_vec();
-            noted.push(buffers.map(|buffers| Noted { program, buffers, params, groups }));
+            noted.push(buffers.map(|buffers| Launch { program, buffers, params, groups }));
         }
     });
 }
@@ -48,17 +50,60 @@ pub struct RawQueue {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pipelines: Arc<Mutex<HashMap<Program, wgpu::ComputePipeline>>>,
+    vulkan: Option<Arc<Vulkan>>,
 }
 
 impl RawQueue {
-    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self { device, queue, pipelines: Arc::default() }
+    /// `replay`: how steps run again, if the device can.
+    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue, replay: Replay) -> Self {
+        let vulkan = (replay == Replay::Vulkan).then(|| Vulkan::of(&device)).flatten();
+        Self { device, queue, pipelines: Arc::default(), vulkan }
+    }
+
+    /// Whether steps become command buffers of Vulkan.
+    pub(crate) fn records(&self) -> bool {
+        self.vulkan.is_some()
+    }
+
+    /// What this thread launches while `step` runs; `None` if that is not all our own, as where Burn
+    /// widens rows that are no whole blocks.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a buffer was lost.
+    pub(crate) fn note<T>(&self, step: impl FnOnce() -> T) -> (T, Result<Option<Launches>>) {
+        let launched = LaunchedKernels::new();
+        NOTED.set(Some(Vec::new()));
+        let done = step();
+        let noted = NOTED.take().unwrap_or_default().into_iter().collect::<Result<Vec<_>>>();
+        let n_kernels = launched.finish().len();
+        let own = noted.map(|launches| {
+            let programs: HashSet<Program> = launches.iter().map(|l| l.program).collect();
+            (programs.len() == n_kernels).then(|| Launches { raw: self.clone(), launches })
+        });
+        (done, own)
     }
 
     /// Compiled the first time that a step has it: recording again is quick.
     fn pipeline(&self, program: Program) -> wgpu::ComputePipeline {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         pipelines.entry(program).or_insert_with(|| pipeline_of(&self.device, program)).clone()
+    }
+}
+
+/// The launches of a step in their order.
+pub(crate) struct Launches {
+    raw: RawQueue,
+    launches: Vec<Launch>,
+}
+
+impl Launches {
+    /// The step as a command buffer of Vulkan; `None` if the device is not to replay it so.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver refuses it.
+    pub(crate) fn record(&self) -> Result<Option<Commands>> {
+        let Self { raw: RawQueue { queue, vulkan, .. }, launches } = self;
+        vulkan.as_ref().map(|vulkan| Commands::record(vulkan, queue, launches)).transpose()
     }
 }
 
@@ -76,32 +121,13 @@ struct Dispatch {
 }
 
 impl RawLoop {
-    /// Of what this thread launches while `step` runs; `None` if that is not all our own, as where Burn
-    /// widens rows that are no whole blocks.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if a buffer was lost.
-    pub(crate) fn of<T>(raw: &RawQueue, step: impl FnOnce() -> T) -> (T, Result<Option<Self>>) {
-        let launched = LaunchedKernels::new();
-        NOTED.set(Some(Vec::new()));
-        let done = step();
-        let noted = NOTED.take().unwrap_or_default().into_iter().collect::<Result<Vec<_>>>();
-        let n_kernels = launched.finish().len();
-        let own = noted.map(|noted| {
-            let programs: HashSet<Program> = noted.iter().map(|launch| launch.program).collect();
-            (programs.len() == n_kernels).then(|| Self::new(raw.clone(), &noted))
-        });
-        (done, own)
-    }
-
-    fn new(raw: RawQueue, noted: &[Noted]) -> Self {
-        let dispatch = |launch: &Noted| {
+    pub(crate) fn new(Launches { raw, launches }: &Launches) -> Self {
+        let dispatch = |launch: &Launch| {
             let pipeline = raw.pipeline(launch.program);
             let bindings = bind(&raw.device, &pipeline, launch);
             Dispatch { pipeline, bindings, groups: launch.groups }
         };
-        let dispatches = noted.iter().map(dispatch).collect();
-        Self { raw, dispatches }
+        Self { raw: raw.clone(), dispatches: launches.iter().map(dispatch).collect() }
     }
 
     /// Encodes the launches `times` times and hands them to the device in one submission; does not wait for it.
@@ -141,17 +167,22 @@ fn pipeline_of(device: &wgpu::Device, program: Program) -> wgpu::ComputePipeline
     })
 }
 
+/// Parameters as a uniform buffer holds them: whole units of 16 bytes.
+pub(crate) fn padded_params(params: &[u32]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = params.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.resize(bytes.len().next_multiple_of(16), 0);
+    bytes
+}
+
 /// The buffers of a launch in their order, the parameters last.
 fn bind(
     device: &wgpu::Device,
     pipeline: &wgpu::ComputePipeline,
-    launch: &Noted,
+    launch: &Launch,
 ) -> wgpu::BindGroup {
-    let mut params: Vec<u8> = launch.params.iter().flat_map(|word| word.to_le_bytes()).collect();
-    params.resize(params.len().next_multiple_of(16), 0);
     let params = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: None,
-        contents: &params,
+        contents: &padded_params(&launch.params),
         usage: wgpu::BufferUsages::UNIFORM,
     });
     let buffers = launch.buffers.iter().map(WgpuResource::as_wgpu_bind_resource);
