@@ -7,7 +7,7 @@ use globe_tests::{Golden, gpu};
 use globe_text::Prompt;
 use pollster::block_on;
 
-use crate::Alone;
+use crate::{Alone, memory};
 
 /// Runs before memory is looked at: pipelines are compiled and pools find their size.
 const WARM_UP: usize = 40;
@@ -57,11 +57,11 @@ fn two_hundred_photos_do_not_grow() {
         assert_eq!(block_on(located).unwrap().answers.len(), 3);
     };
     (0..WARM_UP).for_each(run);
-    let (device, host) = (gpu().memory(), resident_bytes());
+    let (device, host) = (memory(), resident_bytes());
     for i in WARM_UP..WARM_UP + RUNS {
         run(i);
         if (i + 1).is_multiple_of(SIZES) {
-            let now = gpu().memory();
+            let now = memory();
             assert_eq!(now.in_use, device.in_use, "after {} photos", i + 1);
             let grown = now.reserved.saturating_sub(device.reserved);
             assert!(grown <= PARAMETER_BYTES, "{grown} bytes more after {} photos", i + 1);

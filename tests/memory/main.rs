@@ -29,13 +29,19 @@ impl Alone {
         // A test that failed has dropped what it held.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         gpu().free_unused().unwrap();
-        Self { _turn: turn, before: gpu().memory() }
+        Self { _turn: turn, before: memory() }
     }
 
     /// Bytes of live buffers beyond those before the test.
     fn in_use(&self) -> u64 {
-        gpu().memory().in_use - self.before.in_use
+        memory().in_use - self.before.in_use
     }
+}
+
+/// What the device holds when all that was asked of it is done: what is still queued holds its buffers.
+fn memory() -> DeviceMemory {
+    gpu().device.sync().unwrap();
+    gpu().memory()
 }
 
 /// A model large enough for its parts to stand out: a tower of 3 blocks, 4 layers.

@@ -19,7 +19,7 @@ use globe_train::{Policy, Prompt, Sampling, Sequence};
 use pollster::block_on;
 
 use crate::growth::resident_bytes;
-use crate::{Alone, config};
+use crate::{Alone, config, memory};
 
 /// Steps before memory is looked at: pipelines are compiled, and the pools of the device find their
 /// size, which takes some 70 steps of four lengths in turn.
@@ -67,11 +67,11 @@ fn two_hundred_steps_do_not_grow() {
         assert!(policy.step(0.0, 1.0).unwrap().applied, "step {i}");
     };
     (0..WARM_UP).for_each(&mut step);
-    let (device, host) = (gpu().memory(), resident_bytes());
+    let (device, host) = (memory(), resident_bytes());
     for i in WARM_UP..WARM_UP + STEPS {
         step(i);
         if (i + 1).is_multiple_of(SIZES) {
-            let now = gpu().memory();
+            let now = memory();
             assert!(now.in_use <= device.in_use, "after {} steps: {now:?}, was {device:?}", i + 1);
             assert!(now.reserved <= device.reserved, "after {} steps: {now:?}", i + 1);
         }

@@ -37,8 +37,7 @@ const others = (programs ? readdirSync(programs) : []).map((name) => ({
 const served = existsSync(join(model, 'manifest.json')) ? model : mkdtempSync(join(tmpdir(), 'globe-model-'));
 if (served !== model) await listFiles(model, served);
 const server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': served, '/golden/': GOLDEN });
-const first = `(${captureGpu})();\n(${replacePrograms})(${JSON.stringify(others)});\n`;
-server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(first), bytes]);
+server.beforeWorker(`(${captureGpu})();\n(${replacePrograms})(${JSON.stringify(others)})`);
 const browser = await launch();
 try {
   const page = await newPage(browser, server);

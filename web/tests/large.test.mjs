@@ -22,8 +22,7 @@ test(`a 7B model with ${LAYERS} of 28 layers loads within 0.7 GiB of wasm memory
   const model = sparseModel(LAYERS, BLOCKS);
   const server = await serve({ '/dist/': join(WEB, 'dist') });
   serveSparse(server, '/large/', model);
-  // In the worker's own file: a call from here could come too late.
-  server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(`(${mockUploads})();\n`), bytes]);
+  server.beforeWorker(`(${mockUploads})()`);
   const browser = await launchProfile(profile);
   try {
     const page = await newPageIn(browser, server);

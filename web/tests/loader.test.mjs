@@ -2,29 +2,23 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { listFiles } from '../scripts/list-files.mjs';
-import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { launch, newPage } from './browser.mjs';
 import { serve } from './server.mjs';
+import { PADDING, PIECE, serveSmallModel } from './small-model.mjs';
 
-let server, browser, model;
+let model, server, browser;
 before(async () => {
-  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
-  await listFiles(join(GOLDEN, 'deep'), model);
-  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model, '/golden/': GOLDEN });
+  model = await serveSmallModel('deep');
+  server = model.server;
   browser = await launch();
 });
-beforeEach(() => {
-  server.faults = {};
-  server.requests.length = 0;
-});
+beforeEach(() => model.reset());
 after(async () => {
   await browser?.close();
-  await server?.close();
-  rmSync(model, { recursive: true, force: true });
+  await model?.close();
 });
 
 /** Loads in the page; answers with what loaded, or with the error. */
@@ -111,22 +105,17 @@ test('a stored model loads without the network, and can be deleted', () => inPag
 
 test('a cut connection is resumed by Range, and the bytes are whole', () => inPage(async (page) => {
   // Larger than a piece, so that something is kept when the connection is cut.
-  const big = Buffer.alloc(10_000_000, 7);
-  const files = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
-  files.files.push({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
-  server.files['/model/files.json'] = Buffer.from(JSON.stringify(files));
+  model.pad(10_000_000);
   let cuts = 0;
-  server.files['/model/padding.bin'] = big;
-  server.faults['/model/padding.bin'] = (bytes, request, response) => {
+  server.faults[PADDING] = (bytes, request, response) => {
     if (cuts++ > 0) return bytes;
     response.writeHead(200, { 'content-length': bytes.length });
     response.write(bytes.subarray(0, 6_000_000), () => response.destroy());
     return null;
   };
   const loaded = await load(page);
-  delete server.files['/model/files.json'];
   assert.ok(loaded.info, loaded.message);
-  assert.deepEqual(asked('/model/padding.bin').map(({ range }) => range), [undefined, `bytes=${4 << 20}-`]);
+  assert.deepEqual(asked(PADDING).map(({ range }) => range), [undefined, `bytes=${PIECE}-`]);
 }));
 
 test('a server without Range sends all of it, and a load that was stopped goes on', () => inPage(async (page) => {
@@ -161,7 +150,7 @@ test('wrong bytes are refused after a second try, and do not count as present', 
 
 test('an entry damaged on disk is fetched again once', () => inPage(async (page) => {
   assert.ok((await load(page)).info);
-  const digest = createHash('sha256').update(readFileSync(join(model, 'model.safetensors'))).digest('hex');
+  const digest = createHash('sha256').update(readFileSync(join(model.folder, 'model.safetensors'))).digest('hex');
   await page.evaluate(async (digest) => {
     const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
     const writer = await (await folder.getFileHandle(digest)).createWritable({ keepExistingData: true });
@@ -208,7 +197,7 @@ test('faults of a server are sentences with a code', async (t) => {
 });
 
 test('a server that does not allow the page is named as such', async () => {
-  const other = await serve({ '/model/': model });
+  const other = await serve({ '/model/': model.folder });
   await inPage(async (page) => {
     const refused = await load(page, { url: `${other.url.replace('localhost', '127.0.0.1')}model/` });
     assert.equal(refused.code, 'Network');

@@ -53,8 +53,8 @@ function withoutOf({ feature, limit, value }) {
 
 /** Probes and loads in a page whose adapter lacks something. */
 async function ask(url, { lack, device = 'auto', quota } = {}) {
-  const script = `(${withoutOf})(${JSON.stringify(lack ?? {})});\n`;
-  server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(script), bytes]);
+  const script = `(${withoutOf})(${JSON.stringify(lack ?? {})})`;
+  server.beforeWorker(script);
   const page = await newPage(browser, server);
   await page.evaluate(script);
   const got = await page.evaluate(async ({ url, device, quota }) => {

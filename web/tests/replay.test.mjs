@@ -18,7 +18,7 @@ const [SHORT, LONG] = [12, 64];
 let server, browser;
 before(async () => {
   server = await serve({ '/dist/': join(WEB, 'dist'), '/golden/': GOLDEN });
-  server.faults['/dist/worker.js'] = (bytes) => Buffer.concat([Buffer.from(`(${captureGpu})();\n`), bytes]);
+  server.beforeWorker(`(${captureGpu})()`);
   browser = await launch();
 });
 after(async () => {

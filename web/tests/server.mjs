@@ -20,6 +20,11 @@ export async function serve(mounts, headers = {}) {
   const { port } = server.address();
   return Object.assign(state, {
     url: `http://localhost:${port}/`,
+    /** Puts `script` before the engine in the first `count` workers: a call from the page could come too late. */
+    beforeWorker(script, count = Infinity) {
+      let started = 0;
+      state.faults['/dist/worker.js'] = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`${script};\n`), bytes]) : bytes);
+    },
     close: () => { server.closeAllConnections(); return new Promise((done) => server.close(done)); },
   });
 }

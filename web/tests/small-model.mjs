@@ -12,10 +12,11 @@ import { serve } from './server.mjs';
 export const PIECE = 4 << 20;
 export const PADDING = '/model/padding.bin';
 
-export async function serveSmallModel() {
+/** Of one of the goldens. */
+export async function serveSmallModel(golden = 'untied') {
   const model = mkdtempSync(join(tmpdir(), 'globe-model-'));
-  await listFiles(join(GOLDEN, 'untied'), model);
-  const server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model });
+  await listFiles(join(GOLDEN, golden), model);
+  const server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model, '/golden/': GOLDEN });
   return {
     server,
     folder: model,
@@ -34,9 +35,8 @@ export async function serveSmallModel() {
       server.files[PADDING] = big;
     },
     /** Runs `work` before the engine in the first `count` workers; in all if it is not given. */
-    inWorkers(work, count = Infinity) {
-      let started = 0;
-      server.faults['/dist/worker.js'] = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`(${work})();\n`), bytes]) : bytes);
+    inWorkers(work, count) {
+      server.beforeWorker(`(${work})()`, count);
     },
     async close() {
       await server.close();

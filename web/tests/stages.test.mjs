@@ -1,34 +1,24 @@
 // Stops at every stage, memory that is not there, and memory given back, on WebGPU.
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { listFiles } from '../scripts/list-files.mjs';
-import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { launch, newPage } from './browser.mjs';
 import { treeBytes } from './processor.mjs';
-import { serve } from './server.mjs';
+import { PADDING, serveSmallModel } from './small-model.mjs';
 
 /** A stop is heard by a worker that is at work, or the worker is ended. */
 const SOON_MS = 5000;
 
-let server, browser, model;
+let model, server, browser;
 before(async () => {
-  model = mkdtempSync(join(tmpdir(), 'globe-model-'));
-  await listFiles(join(GOLDEN, 'window112'), model);
-  server = await serve({ '/dist/': join(WEB, 'dist'), '/model/': model, '/golden/': GOLDEN });
+  model = await serveSmallModel('window112');
+  server = model.server;
   browser = await launch();
 });
-beforeEach(() => {
-  server.faults = {};
-  server.files = {};
-});
+beforeEach(() => model.reset());
 after(async () => {
   await browser?.close();
-  await server?.close();
-  rmSync(model, { recursive: true, force: true });
+  await model?.close();
 });
 
 async function inPage(work) {
@@ -93,13 +83,9 @@ test('a load stops at every stage', async (t) => {
     assert.equal((await stopIn(page, 'never')).code, 'loaded');
   }));
   await t.test('verify, of what an earlier visit left', () => inPage(async (page) => {
-    const big = Buffer.alloc(12 << 20, 7);
-    const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
-    manifest.files.unshift({ name: 'padding.bin', size: big.length, sha256: createHash('sha256').update(big).digest('hex') });
-    server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));
-    server.files['/model/padding.bin'] = big;
+    model.pad(12 << 20);
     let cut = true;
-    server.faults['/model/padding.bin'] = (bytes, request, response) => {
+    server.faults[PADDING] = (bytes, request, response) => {
       if (!cut) return bytes;
       response.writeHead(request.headers.range ? 404 : 200, { 'content-length': request.headers.range ? 0 : bytes.length });
       if (request.headers.range) response.end();

@@ -1,4 +1,4 @@
-//! The kernels as Burn ops; the only crate that names Burn, CubeCL or wgpu.
+//! The kernels as Burn ops; the only crate that names Burn, CubeCL, wgpu or Vulkan.
 //!
 //! Each module holds one op: a backend extension trait whose default body, in Burn primitives,
 //! is the oracle (it runs on the CPU through `Flex`, and gives gradients on `Autodiff`); its

@@ -373,12 +373,14 @@ fn params(device: &wgpu::Device, launches: &[Launch]) -> (wgpu::Buffer, u64) {
     (buffer, stride as u64)
 }
 
+/// Part of a buffer as wgpu binds it: whole words, or all from `offset` on where there is nothing to bind.
 fn range(buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<vk::DescriptorBufferInfo> {
     // SAFETY: nothing that wgpu owns is destroyed through it.
     let hal = unsafe { buffer.as_hal::<Api>() }
         .ok_or_else(|| Error::Device { reason: "a buffer was lost".into() })?;
     // SAFETY: as above.
     let raw = unsafe { hal.raw_handle() };
+    let size = if size == 0 { vk::WHOLE_SIZE } else { size.next_multiple_of(4) };
     Ok(vk::DescriptorBufferInfo::default().buffer(raw).offset(offset).range(size))
 }
 
