@@ -96,9 +96,10 @@ impl WebEngine {
     /// # Errors
     /// As [`WebEngine::locate`].
     pub async fn warm(&self) -> Result<(), JsValue> {
+        let mut prepared =
+            self.engine.prepare(&[], &Prompt::direct(), None).map_err(Failure::from)?;
         // Rows enough for the kernels that read prompts; more would only take longer.
-        let prompt = Prompt { system: None, user: "Where was this taken? ".repeat(2) };
-        let prepared = self.engine.prepare(&[], &prompt, None).map_err(Failure::from)?;
+        prepared.ids.truncate(32);
         let mut session = self.engine.prefill(&prepared, None, 2).map_err(Failure::from)?;
         let generation = greedy(2);
         let generated =
