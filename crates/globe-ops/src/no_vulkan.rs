@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::wgpu::wgpu;
 
 use crate::Result;
-use crate::raw_loop::Launch;
+use crate::raw_loop::{Launch, RawQueue};
 
 #[derive(Debug)]
 pub(crate) enum Vulkan {}
@@ -19,7 +19,7 @@ impl Vulkan {
 pub(crate) enum Commands {}
 
 impl Commands {
-    pub(crate) fn record(vulkan: &Arc<Vulkan>, _: &wgpu::Queue, _: &[Launch]) -> Result<Self> {
+    pub(crate) fn record(vulkan: &Arc<Vulkan>, _: &RawQueue, _: &[Launch]) -> Result<Self> {
         match **vulkan {}
     }
 

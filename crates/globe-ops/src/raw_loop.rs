@@ -102,8 +102,8 @@ impl Launches {
     /// # Errors
     /// [`Error::Device`] if the driver refuses it.
     pub(crate) fn record(&self) -> Result<Option<Commands>> {
-        let Self { raw: RawQueue { queue, vulkan, .. }, launches } = self;
-        vulkan.as_ref().map(|vulkan| Commands::record(vulkan, queue, launches)).transpose()
+        let Self { raw, launches } = self;
+        raw.vulkan.as_ref().map(|vulkan| Commands::record(vulkan, raw, launches)).transpose()
     }
 }
 

@@ -51,7 +51,8 @@ impl RawQueue {
         Ok(())
     }
 
-    fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    /// Waits until a submission is done; the last of all if it is `None`.
+    pub(crate) fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let until = wgpu::PollType::Wait { submission_index, timeout: None };
         let polled = self.device.poll(until);
         polled.map(|_| ()).map_err(|e| Error::Device { reason: e.to_string() })

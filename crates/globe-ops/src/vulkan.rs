@@ -15,7 +15,7 @@ use naga::back::spv;
 use wgpu::hal::api::Vulkan as Api;
 use wgpu::util::DeviceExt;
 
-use crate::raw_loop::{Launch, padded_params};
+use crate::raw_loop::{Launch, RawQueue, padded_params};
 use crate::{Error, Result};
 
 /// A device of Vulkan under its wgpu device, with what was compiled for it.
@@ -188,7 +188,7 @@ impl Kernel {
 /// The launches of a step on buffers that stay where they are, recorded.
 pub(crate) struct Commands {
     vulkan: Arc<Vulkan>,
-    queue: wgpu::Queue,
+    raw: RawQueue,
     pool: vk::CommandPool,
     descriptors: vk::DescriptorPool,
     step: vk::CommandBuffer,
@@ -203,7 +203,7 @@ impl Commands {
     /// [`Error::Device`] if the driver refuses a kernel or has no memory left.
     pub(crate) fn record(
         vulkan: &Arc<Vulkan>,
-        queue: &wgpu::Queue,
+        raw: &RawQueue,
         launches: &[Launch],
     ) -> Result<Self> {
         let kernels = launches.iter().map(|l| vulkan.kernel(l.program, l.buffers.len()));
@@ -212,7 +212,7 @@ impl Commands {
         let buffers = launches.iter().flat_map(|l| l.buffers.iter().map(|b| b.buffer.clone()));
         let mut commands = Self {
             vulkan: vulkan.clone(),
-            queue: queue.clone(),
+            raw: raw.clone(),
             pool: vk::CommandPool::null(),
             descriptors: vk::DescriptorPool::null(),
             step: vk::CommandBuffer::null(),
@@ -335,17 +335,15 @@ impl Commands {
                 }
             });
         }
-        self.last.set(Some(self.queue.submit([before.finish(), steps.finish()])));
+        self.last.set(Some(self.raw.queue.submit([before.finish(), steps.finish()])));
     }
 }
 
 impl Drop for Commands {
     fn drop(&mut self) {
-        if let Some(submission_index) = self.last.take() {
-            let until =
-                wgpu::PollType::Wait { submission_index: Some(submission_index), timeout: None };
+        if let last @ Some(_) = self.last.take() {
             // A device that was lost runs nothing any more.
-            let _ = self.vulkan.device.poll(until);
+            let _ = self.raw.wait(last);
         }
         // SAFETY: the device has done all that was submitted; null handles are passed over.
         unsafe {
