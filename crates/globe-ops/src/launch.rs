@@ -6,9 +6,9 @@ use burn::backend::wgpu::{
     CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
 };
 use burn::tensor::{DType, Shape};
-use cubecl::MemoryScope;
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
+use cubecl::{MemoryReport, MemoryScope};
 use globe_shaders::{Program, Reduce};
 
 use crate::raw_loop::note;
@@ -94,6 +94,12 @@ impl Word for f32 {
     }
 }
 
+/// Bytes that tensors hold. CubeCL counts its cache of launch parameters besides, which takes in and forgets single
+/// entries as it likes.
+pub(crate) fn held(report: &MemoryReport) -> u64 {
+    report.streams.iter().map(|stream| stream.pools.usage().bytes_in_use).sum()
+}
+
 /// Lists parameters of mixed types as words.
 macro_rules! words {
     ($($value:expr),+ $(,)?) => { [$($crate::launch::Word::word($value)),+] };
@@ -118,7 +124,7 @@ pub(crate) fn launch(
     let [x, y, z] = groups;
     if let Some(peak) = PEAK.get() {
         let report = tensors[0].client.memory_report(MemoryScope::Device);
-        PEAK.set(Some(peak.max(report.usage().bytes_in_use)));
+        PEAK.set(Some(peak.max(held(&report))));
     }
     tensors[0].client.launch(
         Box::new(SourceKernel::new(Source(program), CubeDim::new_1d(WG))),

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use globe_shaders::Kernel;
 
 use crate::advance::on_gpu;
-use crate::launch::{element_groups, launch, words};
+use crate::launch::{element_groups, held, launch, words};
 use crate::{Compute, Result, zeros};
 
 /// Rounds of the multiplication kernel.
@@ -88,8 +88,8 @@ impl Compute {
         let Ok(tensor) = self.nothing[0].clone().try_into_primitive::<CubeBackend>() else {
             return DeviceMemory::default();
         };
-        let usage = tensor.client.memory_report(cubecl::MemoryScope::Device).usage();
-        DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved }
+        let report = tensor.client.memory_report(cubecl::MemoryScope::Device);
+        DeviceMemory { in_use: held(&report), reserved: report.usage().bytes_reserved }
     }
 
     /// Waits for the device and gives pages that hold nothing back to the driver.
