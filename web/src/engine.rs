@@ -91,15 +91,14 @@ impl WebEngine {
         self.engine.model().architecture().to_owned()
     }
 
-    /// Runs one token of text through the model, so that the driver compiles its kernels now.
+    /// Runs a little text through the model, so that the driver compiles its kernels now.
     ///
     /// # Errors
     /// As [`WebEngine::locate`].
     pub async fn warm(&self) -> Result<(), JsValue> {
         let mut prepared =
             self.engine.prepare(&[], &Prompt::direct(), None).map_err(Failure::from)?;
-        // Rows enough for the kernels that read prompts; more would only take longer.
-        prepared.ids.truncate(32);
+        prepared.ids.truncate(self.compute.variant().prompt_rows());
         let mut session = self.engine.prefill(&prepared, None, 2).map_err(Failure::from)?;
         let generation = greedy(2);
         let generated =

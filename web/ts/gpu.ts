@@ -1,6 +1,7 @@
 // What the graphics processor offers, and word of its loss.
 
 import { GlobeError } from './errors.js';
+import type { Kernels } from './kernels.js';
 
 /** What matters of an adapter. */
 export interface AdapterInfo {
@@ -76,13 +77,13 @@ function wantedOf(adapter: GPUAdapter): GPUFeatureName[] {
 }
 
 /** Hears of every device that the engine opens: of its loss, and of errors nobody asked for. Adds the wanted features. */
-export function watchDevices(onLost: (reason: string) => void, onError: (error: GlobeError) => void): void {
+export function watchDevices(kernels: Kernels, onLost: (reason: string) => void, onError: (error: GlobeError) => void): void {
   if (typeof GPUAdapter === 'undefined') return;
   const { requestDevice } = GPUAdapter.prototype;
   GPUAdapter.prototype.requestDevice = async function (this: GPUAdapter, descriptor) {
     const requiredFeatures = [...new Set([...(descriptor?.requiredFeatures ?? []), ...wantedOf(this)])];
     const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
-    compileOnce(device);
+    kernels.serve(device);
     void device.lost.then(({ reason, message }) => onLost(message || reason));
     device.addEventListener('uncapturederror', (event) => {
       event.stopImmediatePropagation(); // the runtime, which listens as well, would end the whole module
@@ -95,24 +96,5 @@ export function watchDevices(onLost: (reason: string) => void, onError: (error: 
       );
     });
     return device;
-  };
-}
-
-/** The engine asks for a kernel where it launches it, and again where it records a step: both get the one that was compiled. */
-function compileOnce(device: GPUDevice): void {
-  const plain = GPUDevice.prototype;
-  const modules = new Map<string, GPUShaderModule>();
-  const pipelines = new Map<GPUShaderModule, GPUComputePipeline>();
-  device.createShaderModule = (descriptor) => {
-    const module = modules.get(descriptor.code) ?? plain.createShaderModule.call(device, descriptor);
-    modules.set(descriptor.code, module);
-    return module;
-  };
-  device.createComputePipeline = (descriptor) => {
-    const { layout, compute: { module, entryPoint, constants } } = descriptor;
-    const isOurs = layout === 'auto' && entryPoint === 'main' && Object.keys(constants ?? {}).length === 0;
-    const pipeline = (isOurs && pipelines.get(module)) || plain.createComputePipeline.call(device, descriptor);
-    if (isOurs) pipelines.set(module, pipeline);
-    return pipeline;
   };
 }

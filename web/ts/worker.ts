@@ -3,8 +3,9 @@
 import init, { Sha256, Stop, WebEngine, inspect, lastPanic } from '../pkg/globe_web.js';
 import { GlobeError, asGlobeError, stopIf } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
+import { Kernels, type KernelList } from './kernels.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
-import { chosenFolder, fetchManifest, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
+import { chosenFolder, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
 import { bodyOf, network } from './model/download.js';
 import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
@@ -32,7 +33,12 @@ const moved = () => void beat.moved++;
 
 const post = (message: FromWorker) => self.postMessage(message);
 
+const kernels = new Kernels();
+/** Where those of the model are kept; nowhere if it came from files. */
+let keep: (kernels: KernelList) => Promise<void> = async () => undefined;
+
 watchDevices(
+  kernels,
   (reason) => {
     breakBy(new GlobeError('DeviceLost', `the graphics processor stopped (${reason}); try again`));
     post({ id: 0, lost: reason });
@@ -80,6 +86,7 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   stopIf(signal);
   if (broken) throw broken;
   const gazetteerVersion = await warmed(engine, args.warm, gazetteer, emit);
+  await keepNews();
   return {
     architecture: engine.architecture(),
     adapter: engine.adapter(),
@@ -96,10 +103,15 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
 
 /** Compiles the kernels and reads the gazetteer, whose version it returns. Who waits has both at once. */
 async function warmed(model: WebEngine, wait: boolean, gazetteer: Uint8Array, emit: Emit<'load'>): Promise<string> {
-  const warm = () => inTurn(new AbortController().signal, () => model.warm());
+  const warm = () => inTurn(new AbortController().signal, async () => {
+    await kernels.compiled();
+    await model.warm();
+    kernels.started();
+  });
   if (!wait) {
     const version = model.readGazetteer(gazetteer);
-    void warm().catch(explain); // fails again, and is told, when a photo asks for it
+    // What fails here fails again, and is told, when a photo asks for it.
+    void warm().then(keepNews).catch(explain);
     return version;
   }
   emit({ stage: 'compile', done: 0, total: 1 });
@@ -111,6 +123,14 @@ async function warmed(model: WebEngine, wait: boolean, gazetteer: Uint8Array, em
   if (broken) throw broken;
   emit({ stage: 'compile', done: 1, total: 1 });
   return version;
+}
+
+/** The next visit compiles what this one had to wait for while it reads the weights. */
+async function keepNews(): Promise<void> {
+  const list = kernels.news();
+  if (!list) return;
+  kernels.expect(list);
+  await keep(list).catch(explain); // a visit without them is only slower
 }
 
 interface Opened {
@@ -143,6 +163,8 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
     };
     return { folder: remoteFolder(base, signal, onBytes), bytes: 0, verified: false, storage: 'none' };
   }
+  kernels.expect(await keptKernels(store, base));
+  keep = (list) => keepKernels(store, base, list);
   const total = manifest.totalBytes;
   const onBytes = (stage: 'fetch' | 'verify', bytes: number) => {
     if (stage === 'verify') verified += bytes;
@@ -206,6 +228,8 @@ async function locate(
   emit: Emit<'locate'>,
 ): Promise<LocateResult> {
   const model = loaded();
+  await kernels.compiled();
+  stopIf(signal);
   const stop = new Stop();
   const abort = () => stop.stop();
   signal.addEventListener('abort', abort, { once: true });
@@ -263,7 +287,7 @@ class Batch {
 
 const handlers: { [N in CallName]: Handler<N> } = {
   load,
-  locate: (args, signal, emit) => inTurn(signal, () => locate(args, signal, emit)),
+  locate: (args, signal, emit) => inTurn(signal, () => locate(args, signal, emit)).finally(() => void keepNews()),
   inspect: async ({ image }) => JSON.parse(inspect(new Uint8Array(image))) as Calls['inspect']['result'],
   rounded: async ({ precision }) => {
     const json = loaded().rounded(precision);

@@ -21,6 +21,8 @@ const LANES_OUTPUTS: u32 = 32;
 /// Outputs and rows per workgroup of `packed_linear_many_lanes.wgsl`, and turns that it takes for the rows.
 const MANY_OUTPUTS: u32 = 128;
 const MANY_ROWS: usize = 16;
+/// Rows of x that one workgroup of `Kernel::PackedLinearQuads` takes, where there are more than four.
+const QUADS_ROWS: usize = 8;
 const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_dot.wgsl`.
 const DOT_OUTPUTS: u32 = 64;
@@ -263,7 +265,7 @@ impl PackedPlan {
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
             Variant::Quads if rows == 1 => (Kernel::PackedLinearQuadRow, QUADS_OUTPUTS, 1),
-            Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(8)),
+            Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(QUADS_ROWS)),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
     }
@@ -286,6 +288,15 @@ impl PackedMatrix {
 }
 
 impl Variant {
+    /// The fewest rows whose products take the kernels of long prompts.
+    pub fn prompt_rows(self) -> usize {
+        match self {
+            Self::Quads => QUADS_ROWS,
+            Self::Lanes => MANY_ROWS,
+            _ => FEW_ROWS + 1,
+        }
+    }
+
     /// Whether its kernels walk whole rows, instead of tiles of many.
     fn takes_rows(self, rows: usize) -> bool {
         matches!(self, Self::Lanes | Self::Quads) || rows <= FEW_ROWS

@@ -1,6 +1,7 @@
 // A model folder as the engine reads it: from the store, from chosen files, or straight from a server.
 
 import { GlobeError, stopIf } from '../errors.js';
+import { kernelList, type KernelList } from '../kernels.js';
 import { bodyOf, digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
@@ -48,10 +49,21 @@ interface KeptModel {
   manifest: { name: string; text: string };
 }
 
-const modelKey = async (base: string) => `model-${await digestOf(new TextEncoder().encode(base))}`;
+const addressKey = async (kind: 'model' | 'kernels', base: string) => `${kind}-${await digestOf(new TextEncoder().encode(base))}`;
+const modelKey = (base: string) => addressKey('model', base);
 
 async function keptModel(store: Store, key: string): Promise<KeptModel | null> {
   return parsed<KeptModel>(await store.text(key));
+}
+
+/** The kernels that a model needed before; none if that is not known. */
+export async function keptKernels(store: Store, base: string): Promise<KernelList> {
+  return kernelList(parsed<unknown>(await store.text(await addressKey('kernels', base))));
+}
+
+/** Keeps them beside the model, unless that was deleted meanwhile. */
+export async function keepKernels(store: Store, base: string, kernels: KernelList): Promise<void> {
+  if (await keptModel(store, await modelKey(base))) await store.setText(await addressKey('kernels', base), JSON.stringify(kernels));
 }
 
 /** Models of the store with their sizes. */
@@ -74,6 +86,7 @@ export async function removeModel(store: Store, base: string): Promise<void> {
   const kept = await keptModel(store, key);
   if (!kept) return;
   await store.setText(key, null);
+  await store.setText(await addressKey('kernels', base), null);
   const shared = new Set<string>();
   for (const other of await store.texts('model-')) {
     const model = await keptModel(store, other);
