@@ -2,10 +2,11 @@
 // of four.
 //
 // Rows, ranges and the running maximum as in attention.wgsl.
-// Dispatch (ceil(tokens * group / 4), n_kv_heads, 1). quads at most 8 * PARTS.
+// Dispatch (ceil(tokens * group / 4), n_kv_heads, 1). quads at most 8 * PARTS. Needs subgroups of exactly 4.
 // Oracle: globe_ops::attention, default body.
 
 #import attention_four
+#import four_lanes
 #import attention_rows
 #import kv
 #import parts
@@ -72,7 +73,7 @@ fn main(
     let shared_steps = (span.x + WALKED - 1u) / WALKED;
     let steps = shared_steps + (span.z - span.y + WALKED - 1u) / WALKED;
 
-    let q_at = queries * params.quads;
+    let q_at = queries[local] * params.quads; // each lane loads a row
     var highest = vec4(LOWEST);
     var total = vec4<f32>();
     var sums = array<mat4x4<f32>, 2u * PARTS>(); // [quad of this invocation][row]
@@ -85,12 +86,13 @@ fn main(
         }
         let n = min(WALKED, stop - start);
         let before = highest;
-        for (var i = local; i < n; i += 4u * WG) {
+        for (var walked = 0u; walked < n; walked += 4u * WG) {
+            let i = walked + local;
             let keys = start + i + WG * vec4(0u, 1u, 2u, 3u);
             let k_at = (min(keys, vec4(params.keys - 1u)) * params.n_kv_heads + kv_head) * params.quads;
-            var scores = mat4x4<f32>(); // [key][row]
+            var scores = mat4x4<f32>(); // [key][row of lane ^ m]
             for (var d = 0u; d < params.quads; d++) {
-                let rows = mat4x4(q[q_at.x + d], q[q_at.y + d], q[q_at.z + d], q[q_at.w + d]);
+                let rows = of_lanes(q[q_at + d]);
                 let quads = mat4x4(
                     kv_values(k[k_at.x + d]), kv_values(k[k_at.y + d]), kv_values(k[k_at.z + d]), kv_values(k[k_at.w + d]),
                 );
@@ -99,10 +101,10 @@ fn main(
             scores *= params.scale;
             let hidden = vec4(LOWEST);
             let four = mat4x4(
-                select(hidden, scores[0], sees(keys.x, stop, first, end, shared_end)),
-                select(hidden, scores[1], sees(keys.y, stop, first, end, shared_end)),
-                select(hidden, scores[2], sees(keys.z, stop, first, end, shared_end)),
-                select(hidden, scores[3], sees(keys.w, stop, first, end, shared_end)),
+                select(hidden, in_order(local, scores[0]), sees(keys.x, stop, first, end, shared_end)),
+                select(hidden, in_order(local, scores[1]), sees(keys.y, stop, first, end, shared_end)),
+                select(hidden, in_order(local, scores[2]), sees(keys.z, stop, first, end, shared_end)),
+                select(hidden, in_order(local, scores[3]), sees(keys.w, stop, first, end, shared_end)),
             );
             highest = max(highest, put_scores(i, four));
         }

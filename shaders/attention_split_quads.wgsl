@@ -6,6 +6,7 @@
 // Oracle: globe_ops::attention_step, default body.
 
 #import attention_four
+#import four_lanes
 #import kv
 
 struct Params {
@@ -58,19 +59,16 @@ fn main(
     let n = min(WALKED, len - first_key);
     let oldest = select(0u, len - min(len, params.window), params.window > 0u);
 
-    // Each lane brings a head; those past the last repeat it.
+    // Each lane loads a head; those past the last repeat it.
     let q_at = (head_row + min(local, n_heads - 1u)) * params.quads;
     var highest = vec4(LOWEST);
     for (var first = 0u; first < n; first += 4u * WG) {
         let i = first + local;
         let keys = first_key + i + WG * vec4(0u, 1u, 2u, 3u);
         let k_at = quads_at(min(keys, vec4(len - 1u)), mine, kv_head);
-        var scores = mat4x4<f32>(); // [key][head]
+        var scores = mat4x4<f32>(); // [key][head of lane ^ m]
         for (var d = 0u; d < params.quads; d++) {
-            let head = q[q_at + d];
-            let heads = mat4x4(
-                subgroupBroadcast(head, 0u), subgroupBroadcast(head, 1u), subgroupBroadcast(head, 2u), subgroupBroadcast(head, 3u),
-            );
+            let heads = of_lanes(q[q_at + d]);
             let quads = mat4x4(
                 kv_values(k[k_at.x + d]), kv_values(k[k_at.y + d]), kv_values(k[k_at.z + d]), kv_values(k[k_at.w + d]),
             );
@@ -80,8 +78,8 @@ fn main(
         let hidden = vec4(LOWEST);
         scores *= params.scale;
         let four = mat4x4(
-            select(hidden, scores[0], visible.x), select(hidden, scores[1], visible.y),
-            select(hidden, scores[2], visible.z), select(hidden, scores[3], visible.w),
+            select(hidden, in_order(local, scores[0]), visible.x), select(hidden, in_order(local, scores[1]), visible.y),
+            select(hidden, in_order(local, scores[2]), visible.z), select(hidden, in_order(local, scores[3]), visible.w),
         );
         highest = max(highest, put_scores(i, four));
     }

@@ -1,14 +1,16 @@
 // y = norm(x) weight^T + bias for one row of x in subgroups of four: for software adapters, where every load of a
 // lane is a load of its own, and nothing is unrolled or kept in registers that is not written out.
 //
-// Each lane computes four outputs. It brings two of the eight quads of a block of x to all lanes, so that no
-// number of x is loaded twice. With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up. With NORM, x is
-// divided by its root mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width; so has `norm`.
+// Each lane computes four outputs. It loads two of the eight quads of a block of x for all lanes, so that no number of x
+// is loaded twice; quads that lane ^ m loaded meet the weights at their place. With SWIGLU, outputs come in pairs (gate,
+// up) and y = silu(gate) * up. `x` has whole blocks, zeros past its width; a norm is a kernel of its own.
 // Dispatch (1, ceil(outputs / 16) folded over y and z): group = z * groups_y + y.
 // Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body. More rows: packed_linear_quads.wgsl.
 
 #import packed
 #import weights
+#import eights
+#import four_lanes
 
 const LANES: u32 = 4u;
 const OUTPUTS: u32 = 16u; // of a workgroup
@@ -22,18 +24,17 @@ struct Params {
     first: u32, // output of the first row of this part
     flags: u32,
     groups_y: u32,
-    norm_dim: f32,
-    eps: f32,
+    norm_dim: f32, // not read
+    eps: f32, // not read
 }
 
-@group(0) @binding(0) var<storage, read_write> words: array<Block>;         // [outputs, blocks]
+@group(0) @binding(0) var<storage, read_write> words: array<u32>;           // [outputs, blocks, 4, VECS]
 @group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
 @group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;         // [blocks, 8]
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
-@group(0) @binding(4) var<storage, read_write> norm: array<vec4<f32>>;      // [blocks, 8]
-@group(0) @binding(5) var<storage, read_write> residual: array<f32>;        // as y
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;               // [all outputs], half of them with SWIGLU
-@group(0) @binding(7) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [all outputs], half of them with SWIGLU
+@group(0) @binding(6) var<uniform> params: Params;
 
 fn store(output: u32, value: f32) {
     var sum = value;
@@ -69,12 +70,19 @@ fn finish(outputs: vec4<u32>, sums: vec4<f32>) {
     }
 }
 
+// The same eight weights of four outputs, times inputs.
+fn eight_dots(at: vec4<u32>, x: vec4<f32>, next: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        eight_dot(eight_words(at.x), x, next), eight_dot(eight_words(at.y), x, next),
+        eight_dot(eight_words(at.z), x, next), eight_dot(eight_words(at.w), x, next),
+    );
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let with_norm = (params.flags & NORM) != 0u;
     // Neighbours store side by side; both outputs of a pair are in one lane.
     let is_pair = (params.flags & SWIGLU) != 0u;
     let places = select(lane + vec4(0u, 4u, 8u, 12u), 2u * lane + vec4(0u, 1u, 8u, 9u), is_pair);
@@ -84,33 +92,19 @@ fn main(
     let scale_row = weight_row * params.scale_words;
 
     var sums = vec4<f32>();
-    var sum_sq = 0.0;
     var pairs = vec4<u32>(); // scales of two blocks
     for (var b = 0u; b < params.blocks; b++) {
-        let at = block_row + b;
         let quad = 8u * b + 2u * lane;
-        var even = x[quad];
-        var odd = x[quad + 1u];
-        if with_norm {
-            sum_sq += dot(even, even) + dot(odd, odd);
-            even *= norm[quad];
-            odd *= norm[quad + 1u];
-        }
-        var excess = 0.0;
+        let mine = x[quad];
+        let next = x[quad + 1u];
+        let even = of_lanes(mine * PLACES);
+        let odd = of_lanes(next * PLACES);
+        let at = 4u * (block_row + b);
+        var dots = eight_dots(at + lane, even[0], odd[0]) + eight_dots(at + (lane ^ 1u), even[1], odd[1]);
+        dots += eight_dots(at + (lane ^ 2u), even[2], odd[2]) + eight_dots(at + (lane ^ 3u), even[3], odd[3]);
         if EXCESS != 0.0 {
-            excess = subgroupAdd(dot(even + odd, vec4(EXCESS)));
+            dots -= lanes_sum(dot(mine + next, vec4(EXCESS)));
         }
-        even *= PLACES;
-        odd *= PLACES;
-        let quads = array(
-            subgroupBroadcast(even, 0u), subgroupBroadcast(odd, 0u), subgroupBroadcast(even, 1u), subgroupBroadcast(odd, 1u),
-            subgroupBroadcast(even, 2u), subgroupBroadcast(odd, 2u), subgroupBroadcast(even, 3u), subgroupBroadcast(odd, 3u),
-        );
-        var dots = vec4(
-            block_dot(words[at.x], quads), block_dot(words[at.y], quads),
-            block_dot(words[at.z], quads), block_dot(words[at.w], quads),
-        );
-        dots -= excess;
         if SCALED {
             if b % 2u == 0u {
                 let scale_at = scale_row + b / 2u;
@@ -123,9 +117,6 @@ fn main(
         sums += dots;
     }
 
-    if with_norm {
-        sums *= inverseSqrt(subgroupAdd(sum_sq) / params.norm_dim + params.eps);
-    }
     if (params.flags & BIAS) != 0u {
         let at = params.first + weight_row;
         sums += vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);

@@ -1,19 +1,22 @@
-// y = norm(x) weight^T + bias in subgroups of four: for software adapters that neither unroll loops nor
+// y = x weight^T + bias in subgroups of four: for software adapters that neither unroll loops nor
 // keep in registers what a loop indexes, and for which workgroup memory is dear.
 //
-// Each lane computes four outputs for M rows of x, and brings one quad of one row, or of two, to all lanes. With SWIGLU,
-// outputs come in pairs (gate, up) and y = silu(gate) * up. With NORM, x is divided by its root
-// mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width; so has `norm`.
-// Dispatch (ceil(rows / M), ceil(outputs / 16) folded over y and z): group = z * groups_y + y. Groups with the
+// Every load of a lane is a load of its own there, so each number is loaded once: a lane computes eight outputs for M rows
+// of x, and loads one row, or two, for all lanes. They swap rows with their neighbours, so that row m of a lane is the one
+// that lane ^ m loaded. With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up.
+// `x` has whole blocks, zeros past its width; a norm is a kernel of its own.
+// Dispatch (ceil(rows / M), ceil(outputs / 32) folded over y and z): group = z * groups_y + y. Groups with the
 // same weights run one after the other and find them in the cache.
 // Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body. One row: packed_linear_quad_row.wgsl.
 
 #import packed
 #import weights
+#import eights
+#import four_lanes
 #import rows
 
 const LANES: u32 = 4u;
-const OUTPUTS: u32 = 16u; // of a workgroup
+const OUTPUTS: u32 = 32u; // of a workgroup
 
 struct Params {
     rows: u32,
@@ -24,30 +27,45 @@ struct Params {
     first: u32, // output of the first row of this part
     flags: u32,
     groups_y: u32,
-    norm_dim: f32,
-    eps: f32,
+    norm_dim: f32, // not read
+    eps: f32, // not read
 }
 
-@group(0) @binding(0) var<storage, read_write> words: array<vec4<u32>>;     // [outputs, blocks, VECS]
+@group(0) @binding(0) var<storage, read_write> words: array<u32>;           // [outputs, blocks, 4, VECS]
 @group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
 @group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;         // [rows, blocks, 8]
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
-@group(0) @binding(4) var<storage, read_write> norm: array<vec4<f32>>;      // [blocks, 8]
-@group(0) @binding(5) var<storage, read_write> residual: array<f32>;        // as y
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
-@group(0) @binding(7) var<uniform> params: Params;
+@group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
+@group(0) @binding(6) var<uniform> params: Params;
 
-// What each lane has, one column per lane.
-fn spread(mine: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(
-        subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
-        subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u),
+// The same eight weights of four outputs: one column for each weight.
+struct Eight {
+    even: mat4x4<f32>,
+    odd: mat4x4<f32>,
+}
+
+fn eight_of(at: vec4<u32>, scale: vec4<f32>) -> Eight {
+    let one = eight(eight_words(at.x), scale.x);
+    let two = eight(eight_words(at.y), scale.y);
+    let three = eight(eight_words(at.z), scale.z);
+    let four = eight(eight_words(at.w), scale.w);
+    return Eight(
+        transpose(mat4x4(one[0], two[0], three[0], four[0])),
+        transpose(mat4x4(one[1], two[1], three[1], four[1])),
     );
 }
 
-// Each column by the four outputs' own factors.
-fn scaled(sums: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(sums[0] * by, sums[1] * by, sums[2] * by, sums[3] * by);
+// The scales of block b of four outputs.
+fn scales_of(row: vec4<u32>, b: u32) -> vec4<f32> {
+    if !SCALED {
+        return vec4(1.0);
+    }
+    let at = row * params.scale_words + b / 2u;
+    return vec4(
+        block_scale(scales[at.x], b), block_scale(scales[at.y], b),
+        block_scale(scales[at.z], b), block_scale(scales[at.w], b),
+    );
 }
 
 fn store(row: u32, output: u32, value: f32) {
@@ -74,80 +92,68 @@ fn finish(row: u32, outputs: vec4<u32>, sums: vec4<f32>) {
     }
 }
 
+fn bias_of(row: vec4<u32>) -> vec4<f32> {
+    if (params.flags & BIAS) == 0u {
+        return vec4<f32>();
+    }
+    let at = params.first + row;
+    return vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let with_norm = (params.flags & NORM) != 0u;
     // Neighbours store side by side; both outputs of a pair are in one lane.
     let is_pair = (params.flags & SWIGLU) != 0u;
     let places = select(lane + vec4(0u, 4u, 8u, 12u), 2u * lane + vec4(0u, 1u, 8u, 9u), is_pair);
-    let outputs = (group.z * params.groups_y + group.y) * OUTPUTS + places;
-    let weight_row = min(outputs, vec4(params.outputs - 1u));
-    // The rows of x that this lane brings.
+    let near = (group.z * params.groups_y + group.y) * OUTPUTS + places;
+    let far = near + 16u;
+    let near_row = min(near, vec4(params.outputs - 1u));
+    let far_row = min(far, vec4(params.outputs - 1u));
+    // The rows of x that this lane loads.
     let x_row = group.x * M;
-    let brings = x_row + vec2(lane, LANES + lane);
-    let x_at = min(brings, vec2(params.rows - 1u)) * params.blocks * 8u;
+    let x_at = min(x_row + vec2(lane, LANES + lane), vec2(params.rows - 1u)) * params.blocks * 8u;
 
-    var low = mat4x4<f32>(); // [row][output]
-    var high = mat4x4<f32>(); // of the rows 4 .. 8
-    var sum_sq = vec2<f32>();
+    var near_low = mat4x4<f32>(); // [row][output]
+    var near_high = mat4x4<f32>(); // of the rows 4 .. 8
+    var far_low = mat4x4<f32>();
+    var far_high = mat4x4<f32>();
     for (var b = 0u; b < params.blocks; b++) {
-        let at = (weight_row * params.blocks + b) * VECS;
-        var part_low = mat4x4<f32>();
-        var part_high = mat4x4<f32>();
-        for (var i = 0u; i < VECS; i++) {
-            let vectors = array(words[at.x + i], words[at.y + i], words[at.z + i], words[at.w + i]);
-            for (var j = 0u; j < PER_VEC; j++) {
-                let k = b * 8u + i * PER_VEC + j;
-                let weight = mat4x4(
-                    vec_values(vectors[0], j), vec_values(vectors[1], j),
-                    vec_values(vectors[2], j), vec_values(vectors[3], j),
-                );
-                var factor = vec4(1.0);
-                if with_norm {
-                    factor = norm[k];
-                }
-                let mine = x[x_at.x + k];
-                sum_sq.x += dot(mine, mine);
-                part_low += transpose(weight) * spread(mine * factor);
-                if M > LANES {
-                    let more = x[x_at.y + k];
-                    sum_sq.y += dot(more, more);
-                    part_high += transpose(weight) * spread(more * factor);
-                }
+        let near_scale = scales_of(near_row, b);
+        let far_scale = scales_of(far_row, b);
+        for (var i = 0u; i < 4u; i++) {
+            let k = 8u * b + 2u * i;
+            let near_weights = eight_of(4u * (near_row * params.blocks + b) + i, near_scale);
+            let far_weights = eight_of(4u * (far_row * params.blocks + b) + i, far_scale);
+            let even = of_lanes(x[x_at.x + k]);
+            let odd = of_lanes(x[x_at.x + k + 1u]);
+            near_low += near_weights.even * even + near_weights.odd * odd;
+            far_low += far_weights.even * even + far_weights.odd * odd;
+            if M > LANES {
+                let even = of_lanes(x[x_at.y + k]);
+                let odd = of_lanes(x[x_at.y + k + 1u]);
+                near_high += near_weights.even * even + near_weights.odd * odd;
+                far_high += far_weights.even * even + far_weights.odd * odd;
             }
         }
-        if SCALED {
-            let scale_at = weight_row * params.scale_words + b / 2u;
-            let scale = vec4(
-                block_scale(scales[scale_at.x], b), block_scale(scales[scale_at.y], b),
-                block_scale(scales[scale_at.z], b), block_scale(scales[scale_at.w], b),
-            );
-            part_low = scaled(part_low, scale);
-            part_high = scaled(part_high, scale);
-        }
-        low += part_low;
-        high += part_high;
     }
 
-    if with_norm {
-        let shrink = inverseSqrt(sum_sq / params.norm_dim + params.eps);
-        let by = spread(vec4(shrink, 0.0, 0.0));
-        low = mat4x4(low[0] * by[0].x, low[1] * by[1].x, low[2] * by[2].x, low[3] * by[3].x);
-        high = mat4x4(high[0] * by[0].y, high[1] * by[1].y, high[2] * by[2].y, high[3] * by[3].y);
-    }
-    var added = vec4<f32>();
-    if (params.flags & BIAS) != 0u {
-        let at = params.first + weight_row;
-        added = vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
-    }
-    for (var m = 0u; m < min(M, params.rows - x_row); m++) {
-        var sums = low[m % LANES];
-        if m >= LANES {
-            sums = high[m % LANES];
+    let near_bias = bias_of(near_row);
+    let far_bias = bias_of(far_row);
+    for (var m = 0u; m < M; m++) {
+        let row = x_row + (m & 4u) + (lane ^ (m & 3u));
+        if row >= params.rows {
+            continue;
         }
-        finish(x_row + m, outputs, sums + added);
+        var near_sums = near_low[m % LANES];
+        var far_sums = far_low[m % LANES];
+        if m >= LANES {
+            near_sums = near_high[m % LANES];
+            far_sums = far_high[m % LANES];
+        }
+        finish(row, near, near_sums + near_bias);
+        finish(row, far, far_sums + far_bias);
     }
 }

@@ -20,16 +20,16 @@ fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[k / PER_VEC], k % PER_VEC);
 }
 
-// Weights are at their places for `block_dot`, and as they are.
+// Weights are at their places for `eight_dot`, and as they are.
 const PLACES: vec4<f32> = vec4(1.0);
 const EXCESS: f32 = 0.0;
 
-fn vec_dot(words: vec4<u32>, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return dot(halves(words.xy), a) + dot(halves(words.zw), b);
+// Eight weights, times inputs.
+fn eight_dot(words: array<vec4<u32>, 2>, x: vec4<f32>, next: vec4<f32>) -> f32 {
+    return dot(halves(words[0].xy), x) + dot(halves(words[0].zw), next);
 }
 
-// The weights of a block times inputs.
-fn block_dot(block: Block, x: array<vec4<f32>, 8>) -> f32 {
-    return (vec_dot(block[0], x[0], x[1]) + vec_dot(block[1], x[2], x[3]))
-        + (vec_dot(block[2], x[4], x[5]) + vec_dot(block[3], x[6], x[7]));
+// Eight weights.
+fn eight(words: array<vec4<u32>, 2>, scale: f32) -> mat2x4<f32> {
+    return mat2x4(halves(words[0].xy), halves(words[0].zw));
 }

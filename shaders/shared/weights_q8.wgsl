@@ -21,15 +21,16 @@ fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[k / PER_VEC], k % PER_VEC);
 }
 
-// Weights are at their places for `block_dot`, and as they are.
+// Weights are at their places for `eight_dot`, and as they are.
 const PLACES: vec4<f32> = vec4(1.0);
 const EXCESS: f32 = 0.0;
 
-fn half_dot(words: vec4<u32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> f32 {
-    return (dot(bytes(words.x), a) + dot(bytes(words.y), b)) + (dot(bytes(words.z), c) + dot(bytes(words.w), d));
+// Eight weights before their scale, times inputs.
+fn eight_dot(words: array<vec4<u32>, 2>, x: vec4<f32>, next: vec4<f32>) -> f32 {
+    return dot(bytes(words[0].x), x) + dot(bytes(words[0].y), next);
 }
 
-// The weights of a block, before their scale, times inputs.
-fn block_dot(block: Block, x: array<vec4<f32>, 8>) -> f32 {
-    return half_dot(block[0], x[0], x[1], x[2], x[3]) + half_dot(block[1], x[4], x[5], x[6], x[7]);
+// Eight weights.
+fn eight(words: array<vec4<u32>, 2>, scale: f32) -> mat2x4<f32> {
+    return mat2x4(bytes(words[0].x) * scale, bytes(words[0].y) * scale);
 }

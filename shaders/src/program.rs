@@ -312,7 +312,8 @@ impl Program {
         self.kernel.name().ends_with("_lanes")
             || matches!(
                 self.kernel,
-                Kernel::AttentionSplitQuads
+                Kernel::AttentionQuads
+                    | Kernel::AttentionSplitQuads
                     | Kernel::PackedLinearQuadRow
                     | Kernel::PackedLinearQuads
             )

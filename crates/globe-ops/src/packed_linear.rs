@@ -1,7 +1,7 @@
 //! Product with a packed matrix, with what stands before and after it in a transformer block.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::wgpu::{CubeBackend, CubeTensor};
+use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Tensor};
 use globe_shaders::{Kernel, Program, WeightFormat};
@@ -26,8 +26,9 @@ const QUADS_ROWS: usize = 8;
 const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_dot.wgsl`.
 const DOT_OUTPUTS: u32 = 64;
-/// Outputs per workgroup of `packed_linear_quads.wgsl` and `packed_linear_quad_row.wgsl`.
-const QUADS_OUTPUTS: u32 = 16;
+/// Outputs per workgroup of `packed_linear_quad_row.wgsl` and `packed_linear_quads.wgsl`.
+const QUAD_ROW_OUTPUTS: u32 = 16;
+const QUADS_OUTPUTS: u32 = 32;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -212,7 +213,10 @@ impl PackedLinearOps for CubeBackend {
         let [groups_y, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
         let rest = words![groups_y, plan.norm_dim as f32, plan.eps, MANY_TURNS];
         let params = [&params[..], &rest].concat();
-        let tensors: [&CubeTensor; 7] = [&words, &scales, &x, &bias, &norm, &residual, &y];
+        let mut tensors = vec![&words, &scales, &x, &bias, &norm, &residual, &y];
+        if !plan.variant.takes_norm(rows) {
+            tensors.remove(4);
+        }
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
         let is_fixed =
@@ -264,7 +268,7 @@ impl PackedPlan {
             }
             // More rows at once do not fit into the registers of a CPU.
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
-            Variant::Quads if rows == 1 => (Kernel::PackedLinearQuadRow, QUADS_OUTPUTS, 1),
+            Variant::Quads if rows == 1 => (Kernel::PackedLinearQuadRow, QUAD_ROW_OUTPUTS, 1),
             Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(QUADS_ROWS)),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
@@ -283,7 +287,7 @@ impl PackedMatrix {
     /// Whether a product of so many rows takes the norm of its input along. Otherwise the norm is a kernel of its own,
     /// which two products of the same input had better share.
     pub fn takes_norm(&self, rows: usize) -> bool {
-        self.variant.takes_rows(rows)
+        self.variant.takes_norm(rows)
     }
 }
 
@@ -295,6 +299,11 @@ impl Variant {
             Self::Lanes => MANY_ROWS,
             _ => FEW_ROWS + 1,
         }
+    }
+
+    /// Whether its kernels for so many rows divide their input by a norm.
+    fn takes_norm(self, rows: usize) -> bool {
+        self.takes_rows(rows) && self != Self::Quads
     }
 
     /// Whether its kernels walk whole rows, instead of tiles of many.
@@ -348,7 +357,7 @@ pub fn packed_linear(
     let [no_bias, no_norm, no_residual] = weight.nothing.clone();
     let (x, norm) = match fused.norm {
         None => (x, no_norm),
-        Some((norm, eps)) if plan.is_tiled(rows) => (rms_norm(x, norm, eps)?, no_norm),
+        Some((norm, eps)) if !plan.variant.takes_norm(rows) => (rms_norm(x, norm, eps)?, no_norm),
         Some((norm, eps)) => {
             expect("packed_linear", "norm", norm.dims(), [width])?;
             (plan.flags, plan.eps) = (plan.flags | NORM, eps);
