@@ -1,4 +1,4 @@
-// y = norm(x) weight^T + bias for one row of x in subgroups of four: for software adapters, where every load of a
+// y = x weight^T + bias for one row of x in subgroups of four: for software adapters, where every load of a
 // lane is a load of its own, and nothing is unrolled or kept in registers that is not written out.
 //
 // Each lane computes four outputs. It loads two of the eight quads of a block of x for all lanes, so that no number of x
@@ -28,9 +28,9 @@ struct Params {
     eps: f32, // not read
 }
 
-@group(0) @binding(0) var<storage, read_write> words: array<u32>;           // [outputs, blocks, 4, VECS]
+@group(0) @binding(0) var<storage, read_write> words: array<Words>;         // [outputs, blocks]
 @group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;         // [blocks, 8]
+@group(0) @binding(2) var<storage, read_write> x: array<array<vec4<f32>, 8>>; // [blocks]
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
 @group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [all outputs], half of them with SWIGLU
@@ -70,12 +70,18 @@ fn finish(outputs: vec4<u32>, sums: vec4<f32>) {
     }
 }
 
-// The same eight weights of four outputs, times inputs.
-fn eight_dots(at: vec4<u32>, x: vec4<f32>, next: vec4<f32>) -> vec4<f32> {
-    return vec4(
-        eight_dot(eight_words(at.x), x, next), eight_dot(eight_words(at.y), x, next),
-        eight_dot(eight_words(at.z), x, next), eight_dot(eight_words(at.w), x, next),
+// A block of four outputs times inputs, before its scales.
+fn block_dots(at: vec4<u32>, b: u32, lane: u32) -> vec4<f32> {
+    let inputs = &x[b];
+    let mine = (*inputs)[2u * lane];
+    let next = (*inputs)[2u * lane + 1u];
+    let even = of_lanes(mine * PLACES);
+    let odd = of_lanes(next * PLACES);
+    let dots = vec4(
+        block_dot(at.x, lane, even, odd), block_dot(at.y, lane, even, odd),
+        block_dot(at.z, lane, even, odd), block_dot(at.w, lane, even, odd),
     );
+    return dots - lanes_sum(dot(mine + next, vec4(EXCESS)));
 }
 
 @compute @workgroup_size(LANES)
@@ -92,29 +98,13 @@ fn main(
     let scale_row = weight_row * params.scale_words;
 
     var sums = vec4<f32>();
-    var pairs = vec4<u32>(); // scales of two blocks
-    for (var b = 0u; b < params.blocks; b++) {
-        let quad = 8u * b + 2u * lane;
-        let mine = x[quad];
-        let next = x[quad + 1u];
-        let even = of_lanes(mine * PLACES);
-        let odd = of_lanes(next * PLACES);
-        let at = 4u * (block_row + b);
-        var dots = eight_dots(at + lane, even[0], odd[0]) + eight_dots(at + (lane ^ 1u), even[1], odd[1]);
-        dots += eight_dots(at + (lane ^ 2u), even[2], odd[2]) + eight_dots(at + (lane ^ 3u), even[3], odd[3]);
-        if EXCESS != 0.0 {
-            dots -= lanes_sum(dot(mine + next, vec4(EXCESS)));
-        }
-        if SCALED {
-            if b % 2u == 0u {
-                let scale_at = scale_row + b / 2u;
-                pairs = vec4(scales[scale_at.x], scales[scale_at.y], scales[scale_at.z], scales[scale_at.w]);
-            }
-            dots *= vec4(
-                block_scale(pairs.x, b), block_scale(pairs.y, b), block_scale(pairs.z, b), block_scale(pairs.w, b),
-            );
-        }
-        sums += dots;
+    for (var b = 0u; b < params.blocks; b += 2u) {
+        let pairs = scales_at(scale_row + b / 2u);
+        sums += block_dots(block_row + b, b, lane) * scales_of(pairs, 0u);
+        // Where the last one has no neighbour, it is found again, and counts nothing.
+        let next = min(b + 1u, params.blocks - 1u);
+        let counts = vec4(f32(next - b));
+        sums += block_dots(block_row + next, next, lane) * (scales_of(pairs, 1u) * counts);
     }
 
     if (params.flags & BIAS) != 0u {

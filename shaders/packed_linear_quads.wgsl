@@ -31,40 +31,28 @@ struct Params {
     eps: f32, // not read
 }
 
-@group(0) @binding(0) var<storage, read_write> words: array<u32>;           // [outputs, blocks, 4, VECS]
+@group(0) @binding(0) var<storage, read_write> words: array<Words>;         // [outputs, blocks]
 @group(0) @binding(1) var<storage, read_write> scales: array<u32>;          // [outputs, scale_words] pairs of f16
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;         // [rows, blocks, 8]
+@group(0) @binding(2) var<storage, read_write> x: array<array<vec4<f32>, 8>>; // [rows, blocks]
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
 @group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
 @group(0) @binding(6) var<uniform> params: Params;
 
 // The same eight weights of four outputs: one column for each weight.
-struct Eight {
+struct Columns {
     even: mat4x4<f32>,
     odd: mat4x4<f32>,
 }
 
-fn eight_of(at: vec4<u32>, scale: vec4<f32>) -> Eight {
-    let one = eight(eight_words(at.x), scale.x);
-    let two = eight(eight_words(at.y), scale.y);
-    let three = eight(eight_words(at.z), scale.z);
-    let four = eight(eight_words(at.w), scale.w);
-    return Eight(
+fn columns(units: array<Unit, 4>, i: u32, scale: vec4<f32>) -> Columns {
+    let one = eight(units[0], i, scale.x);
+    let two = eight(units[1], i, scale.y);
+    let three = eight(units[2], i, scale.z);
+    let four = eight(units[3], i, scale.w);
+    return Columns(
         transpose(mat4x4(one[0], two[0], three[0], four[0])),
         transpose(mat4x4(one[1], two[1], three[1], four[1])),
-    );
-}
-
-// The scales of block b of four outputs.
-fn scales_of(row: vec4<u32>, b: u32) -> vec4<f32> {
-    if !SCALED {
-        return vec4(1.0);
-    }
-    let at = row * params.scale_words + b / 2u;
-    return vec4(
-        block_scale(scales[at.x], b), block_scale(scales[at.y], b),
-        block_scale(scales[at.z], b), block_scale(scales[at.w], b),
     );
 }
 
@@ -114,28 +102,44 @@ fn main(
     let far_row = min(far, vec4(params.outputs - 1u));
     // The rows of x that this lane loads.
     let x_row = group.x * M;
-    let x_at = min(x_row + vec2(lane, LANES + lane), vec2(params.rows - 1u)) * params.blocks * 8u;
+    let x_at = min(x_row + vec2(lane, LANES + lane), vec2(params.rows - 1u)) * params.blocks;
 
     var near_low = mat4x4<f32>(); // [row][output]
     var near_high = mat4x4<f32>(); // of the rows 4 .. 8
     var far_low = mat4x4<f32>();
     var far_high = mat4x4<f32>();
     for (var b = 0u; b < params.blocks; b++) {
-        let near_scale = scales_of(near_row, b);
-        let far_scale = scales_of(far_row, b);
-        for (var i = 0u; i < 4u; i++) {
-            let k = 8u * b + 2u * i;
-            let near_weights = eight_of(4u * (near_row * params.blocks + b) + i, near_scale);
-            let far_weights = eight_of(4u * (far_row * params.blocks + b) + i, far_scale);
-            let even = of_lanes(x[x_at.x + k]);
-            let odd = of_lanes(x[x_at.x + k + 1u]);
-            near_low += near_weights.even * even + near_weights.odd * odd;
-            far_low += far_weights.even * even + far_weights.odd * odd;
-            if M > LANES {
-                let even = of_lanes(x[x_at.y + k]);
-                let odd = of_lanes(x[x_at.y + k + 1u]);
-                near_high += near_weights.even * even + near_weights.odd * odd;
-                far_high += far_weights.even * even + far_weights.odd * odd;
+        let near_scale = scales_of(scales_at(near_row * params.scale_words + b / 2u), b);
+        let far_scale = scales_of(scales_at(far_row * params.scale_words + b / 2u), b);
+        let near_at = near_row * params.blocks + b;
+        let far_at = far_row * params.blocks + b;
+        let w0 = &words[near_at.x];
+        let w1 = &words[near_at.y];
+        let w2 = &words[near_at.z];
+        let w3 = &words[near_at.w];
+        let w4 = &words[far_at.x];
+        let w5 = &words[far_at.y];
+        let w6 = &words[far_at.z];
+        let w7 = &words[far_at.w];
+        let low_x = &x[x_at.x + b];
+        let high_x = &x[x_at.y + b];
+        for (var u = 0u; u < UNITS; u++) {
+            let near_units = array((*w0)[u], (*w1)[u], (*w2)[u], (*w3)[u]);
+            let far_units = array((*w4)[u], (*w5)[u], (*w6)[u], (*w7)[u]);
+            for (var i = 0u; i < EIGHTS; i++) {
+                let k = 2u * (u * EIGHTS + i);
+                let near_columns = columns(near_units, i, near_scale);
+                let far_columns = columns(far_units, i, far_scale);
+                let even = of_lanes((*low_x)[k]);
+                let odd = of_lanes((*low_x)[k + 1u]);
+                near_low += near_columns.even * even + near_columns.odd * odd;
+                far_low += far_columns.even * even + far_columns.odd * odd;
+                if M > LANES {
+                    let even = of_lanes((*high_x)[k]);
+                    let odd = of_lanes((*high_x)[k + 1u]);
+                    near_high += near_columns.even * even + near_columns.odd * odd;
+                    far_high += far_columns.even * even + far_columns.odd * odd;
+                }
             }
         }
     }

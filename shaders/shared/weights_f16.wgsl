@@ -20,16 +20,6 @@ fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[k / PER_VEC], k % PER_VEC);
 }
 
-// Weights are at their places for `eight_dot`, and as they are.
+// Weights are at their places for `block_dot`, and as they are.
 const PLACES: vec4<f32> = vec4(1.0);
 const EXCESS: f32 = 0.0;
-
-// Eight weights, times inputs.
-fn eight_dot(words: array<vec4<u32>, 2>, x: vec4<f32>, next: vec4<f32>) -> f32 {
-    return dot(halves(words[0].xy), x) + dot(halves(words[0].zw), next);
-}
-
-// Eight weights.
-fn eight(words: array<vec4<u32>, 2>, scale: f32) -> mat2x4<f32> {
-    return mat2x4(halves(words[0].xy), halves(words[0].zw));
-}

@@ -18,9 +18,9 @@ fn values(block: Block, k: u32) -> vec4<f32> {
     return vec_values(block[0], k);
 }
 
-// What inputs are multiplied by for `eight_dot`: it leaves nibbles at their places in the word.
+// What inputs are multiplied by for `block_dot`: it leaves nibbles at their places in the word.
 const PLACES: vec4<f32> = vec4(1.0, 0.00390625, 0.0000152587890625, 0.000000059604644775390625); // 256^-i
-const EXCESS: f32 = 8.0; // of the weights in `eight_dot`
+const EXCESS: f32 = 8.0; // of the weights in `block_dot`
 
 // Eight nibbles, times what their places make them larger.
 fn nibbles(word: u32) -> mat2x4<f32> {
@@ -28,18 +28,4 @@ fn nibbles(word: u32) -> mat2x4<f32> {
     let lower = vec4<f32>(bitcast<vec4<i32>>(vec4(word) & places));
     let upper = vec4<f32>(bitcast<vec4<i32>>(vec4(word >> 4u) & places));
     return mat2x4(lower, upper);
-}
-
-// Eight weights, EXCESS too large and before their scale, times inputs that were multiplied by PLACES.
-fn eight_dot(words: array<vec4<u32>, 2>, x: vec4<f32>, next: vec4<f32>) -> f32 {
-    let eight = nibbles(words[0].x);
-    return dot(eight[0], x) + dot(eight[1], next);
-}
-
-// Eight weights.
-fn eight(words: array<vec4<u32>, 2>, scale: f32) -> mat2x4<f32> {
-    let placed = nibbles(words[0].x);
-    let by = scale * PLACES;
-    let less = vec4(EXCESS * scale);
-    return mat2x4(placed[0] * by - less, placed[1] * by - less);
 }

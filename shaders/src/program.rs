@@ -42,6 +42,16 @@ impl WeightFormat {
         }
     }
 
+    /// How eight weights lie in the words of a block.
+    const fn eights(self) -> &'static str {
+        match self {
+            Self::Q4 => "q4",
+            Self::Q8 => "q8",
+            Self::F16 | Self::Bf16 => "16",
+            Self::F32 => "32",
+        }
+    }
+
     /// Whether every block has a scale.
     pub const fn is_scaled(self) -> bool {
         matches!(self, Self::Q4 | Self::Q8)
@@ -295,6 +305,7 @@ impl Program {
         };
         stand_in("weights", self.weights.map(|w| w.name().to_owned()));
         stand_in("integers", self.weights.map(|w| w.name().to_owned()));
+        stand_in("eights", self.weights.map(|w| w.eights().to_owned()));
         stand_in("rows", self.rows.map(|n| n.to_string()));
         stand_in("parts", self.parts.map(|n| n.to_string()));
         stand_in("quads", self.quads.map(|n| n.to_string()));
