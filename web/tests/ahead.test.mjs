@@ -49,15 +49,15 @@ async function visit(page) {
   return { ready, answered: await counts(), texts };
 }
 
-/** Runs `work` with the folder of stored models and the name of its list of kernels. */
-const kept = (page, work) => page.evaluate(async (work) => {
+/** Runs `work` with the folder of stored models and the name of its list of kernels, while no worker writes. */
+const kept = (page, work) => page.evaluate((work) => navigator.locks.request('globe-texts', async () => {
   const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
   const names = [];
   for await (const name of folder.keys()) if (name.startsWith('kernels-')) names.push(name);
   return new Function('folder', 'names', `return (${work})(folder, names)`)(folder, names);
-}, String(work));
+}), String(work));
 
-/** The list, or null while it is being written. */
+/** The list, or null while it is damaged. */
 const list = (page) => kept(page, async (folder, [name]) => {
   const text = await (await (await folder.getFileHandle(name)).getFile()).text();
   try {
