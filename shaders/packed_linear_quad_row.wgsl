@@ -10,6 +10,7 @@
 #import packed
 #import weights
 #import eights
+#import scales
 #import four_lanes
 
 const LANES: u32 = 4u;

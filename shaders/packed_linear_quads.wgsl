@@ -12,6 +12,7 @@
 #import packed
 #import weights
 #import eights
+#import scales
 #import four_lanes
 #import rows
 

@@ -1,8 +1,8 @@
-// Eight weights at a time, of which a block has four, one in each word. After `packed` and `weights`, beside bindings `words`,
-// of whole blocks, and `scales`.
+// Eight weights at a time, of which a block has four, one in each word. After `weights`, beside a binding `words` of whole
+// blocks.
 //
 // A browser compares each index into a buffer with its length, which software adapters find by four divisions: so a
-// block is looked up once. A branch that is never taken costs them as much as another, so each format has its own file.
+// block is looked up once. A branch that is never taken costs them as much as another, so formats have files of their own.
 
 const UNITS: u32 = 1u; // of a block
 const EIGHTS: u32 = 4u; // of a unit
@@ -31,13 +31,4 @@ fn block_dot(at: u32, lane: u32, even: mat4x4<f32>, odd: mat4x4<f32>) -> f32 {
     let mine = select(swapped, swapped.zwxy, (lane & 2u) != 0u);
     return (eight_dot(mine.x, even[0], odd[0]) + eight_dot(mine.y, even[1], odd[1]))
         + (eight_dot(mine.z, even[2], odd[2]) + eight_dot(mine.w, even[3], odd[3]));
-}
-
-// The words with the scales of two blocks of four outputs.
-fn scales_at(at: vec4<u32>) -> vec4<u32> {
-    return vec4(scales[at.x], scales[at.y], scales[at.z], scales[at.w]);
-}
-
-fn scales_of(words: vec4<u32>, b: u32) -> vec4<f32> {
-    return vec4(block_scale(words.x, b), block_scale(words.y, b), block_scale(words.z, b), block_scale(words.w, b));
 }

@@ -1,8 +1,8 @@
-// Eight weights at a time, of which a block has four, one in two words. After `packed` and `weights`, beside bindings `words`,
-// of whole blocks, and `scales`.
+// Eight weights at a time, of which a block has four, one in two words. After `weights`, beside a binding `words` of whole
+// blocks.
 //
 // A browser compares each index into a buffer with its length, which software adapters find by four divisions: so a
-// block is looked up once. A branch that is never taken costs them as much as another, so each format has its own file.
+// block is looked up once. A branch that is never taken costs them as much as another, so formats have files of their own.
 
 const UNITS: u32 = 2u; // of a block
 const EIGHTS: u32 = 2u; // of a unit
@@ -32,13 +32,4 @@ fn block_dot(at: u32, lane: u32, even: mat4x4<f32>, odd: mat4x4<f32>) -> f32 {
     let i = lane & 1u;
     return (eight_dot(half_of(own, i), even[0], odd[0]) + eight_dot(half_of(own, i ^ 1u), even[1], odd[1]))
         + (eight_dot(half_of(other, i), even[2], odd[2]) + eight_dot(half_of(other, i ^ 1u), even[3], odd[3]));
-}
-
-// The words with the scales of two blocks of four outputs.
-fn scales_at(at: vec4<u32>) -> vec4<u32> {
-    return vec4(scales[at.x], scales[at.y], scales[at.z], scales[at.w]);
-}
-
-fn scales_of(words: vec4<u32>, b: u32) -> vec4<f32> {
-    return vec4(block_scale(words.x, b), block_scale(words.y, b), block_scale(words.z, b), block_scale(words.w, b));
 }

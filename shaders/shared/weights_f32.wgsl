@@ -19,3 +19,9 @@ fn values(block: Block, k: u32) -> vec4<f32> {
 // Weights are at their places for `block_dot`, and as they are.
 const PLACES: vec4<f32> = vec4(1.0);
 const EXCESS: f32 = 0.0;
+
+alias Unit = array<vec4<u32>, 2>; // of eight values
+
+fn unit_values(unit: Unit) -> mat2x4<f32> {
+    return mat2x4(bitcast<vec4<f32>>(unit[0]), bitcast<vec4<f32>>(unit[1]));
+}

@@ -42,14 +42,18 @@ impl WeightFormat {
         }
     }
 
-    /// How eight weights lie in the words of a block.
+    /// What `#import eights` stands for.
     const fn eights(self) -> &'static str {
         match self {
             Self::Q4 => "q4",
             Self::Q8 => "q8",
-            Self::F16 | Self::Bf16 => "16",
-            Self::F32 => "32",
+            Self::F16 | Self::Bf16 | Self::F32 => "plain",
         }
+    }
+
+    /// What `#import scales` stands for.
+    const fn scales(self) -> &'static str {
+        if self.is_scaled() { "blocks" } else { "none" }
     }
 
     /// Whether every block has a scale.
@@ -215,7 +219,7 @@ pub const QUADS: [usize; 5] = [4, 8, 16, 24, 32];
 pub struct Program {
     /// The kernel.
     pub kernel: Kernel,
-    /// What `#import weights` or `#import integers`, of two formats, stands for.
+    /// What `#import weights` or `#import integers`, of two formats, stands for, and what goes with weights: `eights`, `scales`.
     pub weights: Option<WeightFormat>,
     /// What `#import rows` stands for: 1, 4 or 8.
     pub rows: Option<usize>,
@@ -306,6 +310,7 @@ impl Program {
         stand_in("weights", self.weights.map(|w| w.name().to_owned()));
         stand_in("integers", self.weights.map(|w| w.name().to_owned()));
         stand_in("eights", self.weights.map(|w| w.eights().to_owned()));
+        stand_in("scales", self.weights.map(|w| w.scales().to_owned()));
         stand_in("rows", self.rows.map(|n| n.to_string()));
         stand_in("parts", self.parts.map(|n| n.to_string()));
         stand_in("quads", self.quads.map(|n| n.to_string()));

@@ -86,7 +86,6 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   stopIf(signal);
   if (broken) throw broken;
   const gazetteerVersion = await warmed(engine, args.warm, gazetteer, emit);
-  await keepNews();
   return {
     architecture: engine.architecture(),
     adapter: engine.adapter(),
@@ -107,11 +106,11 @@ async function warmed(model: WebEngine, wait: boolean, gazetteer: Uint8Array, em
     await kernels.compiled();
     await model.warm();
     kernels.started();
+    await keepNews();
   });
   if (!wait) {
     const version = model.readGazetteer(gazetteer);
-    // What fails here fails again, and is told, when a photo asks for it.
-    void warm().then(keepNews).catch(explain);
+    void warm().catch(explain); // fails again, and is told, when a photo asks for it
     return version;
   }
   emit({ stage: 'compile', done: 0, total: 1 });

@@ -21,14 +21,14 @@ const LANES_OUTPUTS: u32 = 32;
 /// Outputs and rows per workgroup of `packed_linear_many_lanes.wgsl`, and turns that it takes for the rows.
 const MANY_OUTPUTS: u32 = 128;
 const MANY_ROWS: usize = 16;
-/// Rows of x that one workgroup of `Kernel::PackedLinearQuads` takes, where there are more than four.
-const QUADS_ROWS: usize = 8;
 const MANY_TURNS: usize = 4;
 /// Outputs per workgroup of `packed_linear_dot.wgsl`.
 const DOT_OUTPUTS: u32 = 64;
-/// Outputs per workgroup of `packed_linear_quad_row.wgsl` and `packed_linear_quads.wgsl`.
+/// Outputs per workgroup of `packed_linear_quad_row.wgsl`.
 const QUAD_ROW_OUTPUTS: u32 = 16;
+/// Outputs per workgroup of `packed_linear_quads.wgsl`, and its rows where there are more than four.
 const QUADS_OUTPUTS: u32 = 32;
+const QUADS_ROWS: usize = 8;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -292,7 +292,7 @@ impl PackedMatrix {
 }
 
 impl Variant {
-    /// The fewest rows whose products take the kernels of long prompts.
+    /// So many rows that products take the kernels of long prompts.
     pub fn prompt_rows(self) -> usize {
         match self {
             Self::Quads => QUADS_ROWS,
