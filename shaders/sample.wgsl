@@ -85,9 +85,12 @@ fn threshold(base: u32, local: u32, highest: f32, enough: f32, count_tokens: boo
 }
 
 fn gumbel(word: u32) -> f32 {
-    // In (0, 1), never at its ends.
+    // In (0, 1), never at its ends; it and what it lacks to 1 are exact.
     let u = (f32(word >> 9u) + 0.5) / 8388608.0;
-    return -log(-log(u));
+    let lack = (8388607.5 - f32(word >> 9u)) / 8388608.0;
+    // Near 1 an adapter may take any logarithm within 2^-21, zero too: that token would always win. The series is exact there.
+    let near = lack * (1.0 + lack * (1.0 / 2.0 + lack * (1.0 / 3.0 + lack / 4.0)));
+    return -log(select(-log(u), near, lack < 1.0 / 64.0));
 }
 
 @compute @workgroup_size(WG)

@@ -20,6 +20,14 @@ fn prepared(engine: &Engine, golden: &Golden) -> Prepared {
     engine.prepare(&[&golden.photos()[0]], &golden.prompt(), None).unwrap()
 }
 
+/// A prompt without a photo, and an engine with no budget.
+fn text_only() -> (Engine, Prepared) {
+    let golden = Golden::open("window56");
+    let engine = engine(&golden, None, gpu().max_binding_bytes);
+    let prompt = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    (engine, prompt)
+}
+
 #[test]
 fn as_many_answers_as_the_budget_holds_are_drawn_at_once() {
     let _alone = Alone::new();
@@ -53,9 +61,7 @@ fn as_many_answers_as_the_budget_holds_are_drawn_at_once() {
 #[test]
 fn answers_that_end_early_leave_the_device_usable() {
     let _alone = Alone::new();
-    let golden = Golden::open("window56");
-    let engine = engine(&golden, None, gpu().max_binding_bytes);
-    let prompt = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let (engine, prompt) = text_only();
     let whole = |seed| Generation {
         sampling: Sampling::default(),
         seed,
@@ -81,9 +87,7 @@ fn answers_that_end_early_leave_the_device_usable() {
 #[test]
 fn answers_in_turn_are_those_of_a_call_each() {
     let _alone = Alone::new();
-    let golden = Golden::open("window56");
-    let engine = engine(&golden, None, gpu().max_binding_bytes);
-    let prompt = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let (engine, prompt) = text_only();
     let mut session = engine.prefill_for(&prompt, None, 70, 2).unwrap();
     let sampling = Sampling { temperature: 1.5, ..Sampling::default() };
     for (max_tokens, ignore_stop) in [(1, true), (9, true), (70, true), (70, false)] {

@@ -179,7 +179,8 @@ pub fn variants() -> &'static [Variant] {
 
 /// Of these one for each kernel of attention.
 pub fn attention_variants() -> impl Iterator<Item = Variant> {
-    variants().iter().copied().filter(|v| matches!(v, Variant::Lanes | Variant::Teams))
+    let kernels = |v: &Variant| matches!(v, Variant::Lanes | Variant::Quads | Variant::Teams);
+    variants().iter().copied().filter(kernels)
 }
 
 /// A packed matrix of `values: [rows, cols]`, as near to them as the format allows.

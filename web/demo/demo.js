@@ -10,17 +10,19 @@ const words = document.querySelector('#seal-words');
 /** What the service worker counts: requests for the network since the model was loaded. */
 let watch = null;
 
-locator.addEventListener('ready', () => navigator.serviceWorker?.controller?.postMessage({ watch: true }));
+/** On a first visit the service worker may arrive after the model. */
+const count = () => locator.globe && navigator.serviceWorker?.controller?.postMessage({ watch: true });
+locator.addEventListener('ready', () => setTimeout(count)); // the element takes the model first
 
 function show() {
-  const count = (n) => `${n} ${n === 1 ? 'request' : 'requests'}`;
+  const requests = (n) => `${n} ${n === 1 ? 'request' : 'requests'}`;
   const sealed = watch?.sealed ?? false;
-  network.textContent = watch ? `${count(watch.requests)} since the model was loaded.` : '';
+  network.textContent = watch ? `${requests(watch.requests)} since the model was loaded.` : '';
   seal.disabled = !watch;
   seal.setAttribute('aria-pressed', String(sealed));
   seal.textContent = sealed ? 'Sealed' : 'Seal the page';
   words.textContent = sealed
-    ? `Nothing reaches the network until you reload the page. ${count(watch.refused)} refused.`
+    ? `Nothing reaches the network until you reload the page. ${requests(watch.refused)} refused.`
     : 'Once a model is loaded, you can seal the page: nothing then reaches the network until you reload it.';
 }
 
@@ -32,7 +34,8 @@ if (navigator.serviceWorker) {
     watch = data.globeWatch;
     show();
   });
-  await navigator.serviceWorker.register('sw.js', { type: 'module' }).catch(() => undefined);
+  navigator.serviceWorker.addEventListener('controllerchange', () => !watch && count());
+  await navigator.serviceWorker.register('sw.js').catch(() => undefined);
 }
 show();
 

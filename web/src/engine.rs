@@ -81,7 +81,7 @@ impl WebEngine {
         self.engine.adapter().to_owned()
     }
 
-    /// Which kernels multiply by packed matrices: `lanes`, `subgroups` or `teams`.
+    /// Which kernels multiply by packed matrices: `lanes`, `quads`, `subgroups` or `teams`.
     pub fn kernels(&self) -> String {
         self.compute.variant().name().to_owned()
     }
@@ -233,7 +233,7 @@ fn report(on_event: &Function, event: Event) {
         Event::Prepared { prompt_tokens, image_tokens } => {
             ("prepared", prompt_tokens as f64, image_tokens as f64, "")
         }
-        Event::Encoded => return, // one wait for whoever looks at the page
+        Event::Encoded => ("encoded", 0.0, 0.0, ""),
         Event::Prefilled => ("prefilled", 0.0, 0.0, ""),
         Event::Token { sample, id, text } => ("token", f64::from(sample), f64::from(id), text),
         Event::Ended { sample, text, stop } => {

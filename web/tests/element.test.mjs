@@ -301,3 +301,56 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
   await page.keyboard.press('Enter');
   await page.locator('.headline').waitFor({ timeout: 60_000 });
 }));
+
+test('an element that is removed while it loads leaves no worker behind', () => inPage(async (page) => {
+  await page.getByRole('button', { name: /^Download and load/ }).click();
+  await page.getByRole('button', { name: 'Stop' }).waitFor();
+  await locator(page).evaluate((element) => {
+    window.removed = element;
+    element.remove();
+  });
+  for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
+  assert.equal(page.workers().length, 0);
+  assert.equal(await page.evaluate(() => window.removed.globe), null);
+}));
+
+test('a photo that is set takes the place of the one that is being located', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('first.jpg'));
+  await set(page, { samples: 50, maxTokens: 400 });
+  const first = locator(page).evaluate((element) => element.locate());
+  await page.getByText(/^Answer \d+ of 50$/).waitFor();
+  await locator(page).evaluate((element) => (element.photo = new Blob([element.photo])));
+  assert.equal(await first, null, 'stopped');
+  await locate(page);
+  assert.equal((await get(page, 'result')).samples, 1);
+}));
+
+test('a field that is emptied keeps its value', () => inPage(async (page) => {
+  await page.getByText('Settings', { exact: true }).click();
+  const answers = page.getByLabel('Answers', { exact: true });
+  for (const wrong of ['', '0', '1.5']) {
+    await answers.fill(wrong);
+    await answers.blur();
+    assert.equal(await answers.inputValue(), '8', `after ${JSON.stringify(wrong)}`);
+  }
+  assert.equal(await get(page, 'samples'), 8);
+}));
+
+test('a camera that comes too late is released', () => inPage(async (page) => {
+  await page.evaluate(() => {
+    const { getUserMedia } = MediaDevices.prototype;
+    MediaDevices.prototype.getUserMedia = async function (...args) {
+      window.stream = await getUserMedia.apply(this, args);
+      await new Promise((resolve) => (window.grant = resolve));
+      return window.stream;
+    };
+  });
+  await page.getByRole('button', { name: 'Use the camera' }).click();
+  await page.waitForFunction(() => window.grant);
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await shown(page);
+  await page.evaluate(() => window.grant());
+  await page.waitForFunction(() => window.stream.getTracks().every(({ readyState }) => readyState === 'ended'));
+  assert.equal(await page.locator('video').count(), 0);
+}, { permissions: ['camera'] }));

@@ -52,7 +52,8 @@ async function compare(name, device) {
 }
 
 test('tokens and logits match the goldens on WebGPU', async (t) => {
-  for (const name of ['untied', 'window112', 'two_images']) await t.test(name, () => compare(name, 'gpu'));
+  const names = ['untied', 'tied', 'deep', 'head128', 'window56', 'window112', 'two_images'];
+  for (const name of names) await t.test(name, () => compare(name, 'gpu'));
 });
 
 test('tokens and logits match the goldens on the CPU path', () => compare('untied', 'cpu'));
@@ -140,6 +141,22 @@ test('an answer can be stopped, on WebGPU and on the CPU path, and the model goe
   }
 });
 
+test('one of two calls is stopped while it waits, and the other one is answered', async () => {
+  const got = await withGlobe(async (globe, photo) => {
+    const first = globe.locate(photo, { samples: 1, maxTokens: 400, seed: 5 });
+    const stopper = new AbortController();
+    const second = globe.locate(photo, { samples: 1, signal: stopper.signal }).catch(({ code }) => code);
+    await new Promise((done) => setTimeout(done, 50));
+    const stopped = performance.now();
+    stopper.abort();
+    const code = await second;
+    const waited = performance.now() - stopped;
+    return { code, waited, samples: (await first).samples, third: (await globe.locate(photo, { samples: 1, maxTokens: 2 })).samples };
+  });
+  assert.deepEqual([got.code, got.samples, got.third], ['Aborted', 1, 1]);
+  assert.ok(got.waited < 1000, `told after ${got.waited} ms`);
+});
+
 test('dispose ends the worker at any time, and calls after it are refused', async () => {
   const got = await withGlobe(async (globe, photo) => {
     const running = globe.locate(photo, { samples: 50, maxTokens: 400 }).catch((error) => error.code);
@@ -152,21 +169,43 @@ test('dispose ends the worker at any time, and calls after it are refused', asyn
   assert.deepEqual(got, { running: 'Aborted', after: 'Aborted' });
 });
 
-test('a lost device is rebuilt once, and lost again it is an error', async () => {
-  const lose = (worker) => worker.evaluate(() => {
-    const queue = GPUQueue.prototype;
-    const { submit } = queue;
-    const make = GPUDevice.prototype.createCommandEncoder;
-    GPUDevice.prototype.createCommandEncoder = function (...args) {
-      const encoder = make.apply(this, args);
-      queue.submit = function (...args) {
-        submit.apply(this, args);
-        device.destroy();
-      };
-      const device = this;
-      return encoder;
+/** The device of a worker is lost as soon as it is given work. */
+const lose = (worker) => worker.evaluate(() => {
+  const queue = GPUQueue.prototype;
+  const { submit } = queue;
+  const make = GPUDevice.prototype.createCommandEncoder;
+  GPUDevice.prototype.createCommandEncoder = function (...args) {
+    const encoder = make.apply(this, args);
+    queue.submit = function (...args) {
+      submit.apply(this, args);
+      device.destroy();
     };
+    const device = this;
+    return encoder;
+  };
+});
+
+test('two calls that lose the device share one rebuilt model', async () => {
+  const page = await newPage(browser, server);
+  await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
   });
+  await lose(page.workers()[0]);
+  let begun = 0;
+  page.on('worker', () => begun++);
+  const samples = await page.evaluate(async () => {
+    const photo = await (await fetch('/golden/images/photo.jpg')).blob();
+    const locate = () => globe.locate(photo, { samples: 1, maxTokens: 3 });
+    return (await Promise.all([locate(), locate()])).map(({ samples }) => samples);
+  });
+  assert.deepEqual(samples, [1, 1]);
+  assert.equal(begun, 1, 'one more worker');
+  assert.equal(page.workers().length, 1, 'and the lost one is gone');
+  await page.context().close();
+});
+
+test('a lost device is rebuilt once, and lost again it is an error', async () => {
   const page = await newPage(browser, server);
   await page.evaluate(async () => {
     const { Globe } = await import('/dist/globe.js');

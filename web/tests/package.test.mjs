@@ -1,7 +1,9 @@
 // What others build on: dependencies, entry points, types and the description of the element.
 
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { GOLDEN, WEB, launch, newPage } from './browser.mjs';
@@ -31,6 +33,22 @@ test('lit, d3-geo and topojson-client are the only dependencies, and the bundles
     const imported = [...read(`dist/${name}`).matchAll(/(?:\bfrom|\bimport)\s*\(?["']([^"']+)["']/g)].map(([, module]) => module);
     assert.deepEqual(imported.filter((module) => !module.startsWith('./')), [], `${name} is whole by itself`);
   }
+});
+
+test('types compile without any others, strictly', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'globe-consumer-'));
+  const source = `import { Globe, GlobeError, toGeoJson, type LocateResult, type Probe } from '${join(WEB, 'dist/types/index.js')}';
+const globe: Globe = await Globe.load({ url: '/model/', onProgress: ({ stage, done }) => console.log(stage, done) });
+const probe: Probe = await Globe.probe('/model/');
+const result: LocateResult = await globe.locate(new Blob(), { samples: 2, onToken: (text: string) => console.log(text) });
+const [lon, lat]: [number, number] = toGeoJson(result).features[0]!.geometry.coordinates;
+console.log(probe.adapter?.description, lon, lat, new GlobeError('Image', '').code);
+`;
+  writeFileSync(join(folder, 'consumer.mts'), source);
+  const options = ['--strict', '--noEmit', '--target', 'es2022', '--module', 'esnext', '--moduleResolution', 'bundler', '--lib', 'es2023,dom', '--types', ''];
+  const { status, stdout } = spawnSync(join(WEB, 'node_modules/.bin/tsc'), [...options, join(folder, 'consumer.mts')], { cwd: folder, encoding: 'utf8' });
+  rmSync(folder, { recursive: true });
+  assert.equal(status, 0, stdout);
 });
 
 test('custom-elements.json describes the element as it is', async () => {

@@ -61,6 +61,14 @@ test('a visitor loads the model, locates a photo and copies the result', async (
   const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
   assert.equal(copied.type, 'FeatureCollection');
   assert.equal(copied.features.length, result.candidates.length);
+
+  await setLocator(page, { result: EXAMPLE });
+  await page.getByRole('button', { name: 'Copy as GeoJSON' }).click();
+  await page.waitForFunction(async () => (await navigator.clipboard.readText()).includes('Lisbon'));
+  const { features } = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+  assert.deepEqual(features.map(({ geometry }) => geometry.coordinates), [[-9.1333, 38.7167], [-8.611, 41.1496], [-38.5108, -12.9711]], 'longitude first');
+  assert.deepEqual(features.map(({ type, geometry, properties }) => [type, geometry.type, properties.city, properties.rank, properties.image]),
+    [['Feature', 'Point', 'Lisbon', 1, 'photo.jpg'], ['Feature', 'Point', 'Porto', 2, 'photo.jpg'], ['Feature', 'Point', 'Salvador', 3, 'photo.jpg']]);
   assert.deepEqual(page.faults, []);
   await page.context().close();
 });
@@ -150,6 +158,17 @@ test('the dial rounds what is shown and what is copied', async () => {
   const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
   assert.equal(copied.answers[0].text, null);
   assert.equal(copied.answers[0].reasoning, null);
+
+  // Turned while the model answers.
+  await page.getByRole('radio', { name: 'city' }).check();
+  const text = await page.locator('globe-locator').evaluate(async (element) => {
+    element.addEventListener('token', () => (element.precision = 'region'), { once: true });
+    return (await element.locate()).answers[0].text;
+  });
+  assert.equal(text, null);
+  // What another model made cannot be rounded by this one.
+  await setLocator(page, { result: EXAMPLE });
+  await page.getByRole('radio', { name: 'city' }).isDisabled().then(assert.ok);
   await page.context().close();
 });
 
@@ -185,6 +204,29 @@ test('the page opens and locates without network; sealed, it reaches nothing', a
   await page.getByText('2 requests refused.').waitFor();
   assert.deepEqual(askedByThePage(), [], 'nothing reached the network');
   assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
+
+test('a second tab does not unseal the first one', async () => {
+  const page = await newPage(browser, server, '');
+  await loadModel(page);
+  await page.getByText('0 requests since the model was loaded.').waitFor();
+  await page.getByRole('button', { name: 'Seal the page' }).click();
+  await page.getByRole('button', { name: 'Sealed' }).waitFor();
+  const second = await page.context().newPage();
+  await second.goto(server.url);
+  await second.getByRole('button', { name: 'Load the stored model' }).waitFor();
+  server.requests.length = 0;
+  const fetched = (page) => page.evaluate(() => fetch('/blank.html').then(() => 'answered', () => 'refused'));
+  assert.equal(await fetched(page), 'refused');
+  assert.deepEqual(askedByThePage(), []);
+  assert.equal(await fetched(second), 'answered');
+  const [worker] = page.workers();
+  assert.equal(await worker.evaluate(() => fetch('/blank.html').then(() => 'answered', () => 'refused')), 'refused', 'nor by the worker');
+  await page.getByText('2 requests refused.').waitFor();
+  await page.reload();
+  await page.getByRole('button', { name: 'Load the stored model' }).waitFor();
+  assert.equal(await fetched(page), 'answered', 'loaded anew, the page is open again');
   await page.context().close();
 });
 

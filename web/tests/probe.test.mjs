@@ -27,10 +27,10 @@ function serveList(path, size) {
 }
 
 /** A packed model whose only matrix has one part of this many bytes. */
-function servePacked(path, size) {
+function servePacked(path, size, shape) {
   const manifest = {
     format: 'globe-packed', version: 1, shards: [{ name: 'model-1.bin', size, sha256: 'a'.repeat(64) }], files: [],
-    tensors: [{ name: 'w', parts: [{ words: { offset: 0, size } }] }],
+    tensors: [{ name: 'w', shape, parts: [{ words: { offset: 0, size } }] }],
   };
   server.files[`${path}manifest.json`] = Buffer.from(JSON.stringify(manifest));
 }
@@ -52,13 +52,13 @@ function withoutOf({ feature, limit, value }) {
 }
 
 /** Probes and loads in a page whose adapter lacks something. */
-async function ask(url, { lack, device = 'auto', quota } = {}) {
+async function ask(url, { lack, device = 'auto', quota, usage = 0 } = {}) {
   const script = `(${withoutOf})(${JSON.stringify(lack ?? {})})`;
   server.beforeWorker(script);
   const page = await newPage(browser, server);
   await page.evaluate(script);
-  const got = await page.evaluate(async ({ url, device, quota }) => {
-    if (quota !== undefined) StorageManager.prototype.estimate = async () => ({ quota, usage: 0 });
+  const got = await page.evaluate(async ({ url, device, quota, usage }) => {
+    if (quota !== undefined) StorageManager.prototype.estimate = async () => ({ quota, usage });
     const { Globe } = await import('/dist/globe.js');
     const probe = await Globe.probe(url);
     const loaded = await Globe.load({ url, device, warm: false }).then(
@@ -66,7 +66,7 @@ async function ask(url, { lack, device = 'auto', quota } = {}) {
       ({ code, message }) => ({ code, message }),
     );
     return { probe, loaded };
-  }, { url, device, quota });
+  }, { url, device, quota, usage });
   assert.deepEqual(page.faults, []);
   await page.context().close();
   return got;
@@ -106,7 +106,15 @@ test('without timestamps a small model takes the CPU path, and a large one is re
   const large = await ask('/large/', { lack: NO_TIMESTAMPS });
   assert.deepEqual([large.probe.fits, large.probe.code], [false, 'MissingFeature']);
   assert.equal(large.loaded.code, 'MissingFeature');
-  assert.match(large.loaded.message, /Without it only models below 512 MiB run, this one has 600 MiB$/);
+  assert.match(large.loaded.message, /Without it only models of up to 1024 MiB as f32 run, this one has 1200 MiB$/);
+  assert.deepEqual(weightsAsked(), []);
+});
+
+test('what four bits become on the CPU path counts, not what they take in the file', async () => {
+  servePacked('/packed/', 200 << 20, [40_000, 9_000]);
+  const { probe, loaded } = await ask('/packed/', { lack: NO_TIMESTAMPS });
+  assert.deepEqual([probe.fits, probe.code, loaded.code], [false, 'MissingFeature', 'MissingFeature']);
+  assert.match(loaded.message, /this one has 1374 MiB$/);
   assert.deepEqual(weightsAsked(), []);
 });
 
@@ -141,6 +149,8 @@ test('what the storage cannot keep is said, and refused only where memory could 
   const { probe: small } = await ask('/small/', { quota: 1_000_000 });
   assert.deepEqual([small.fits, small.code], [true, null]);
   assert.match(small.reason, /grants only 1\sMB of storage, so the model is downloaded at each visit/);
+  const { probe: full } = await ask('/small/', { quota: 10_000_000, usage: 9_000_000 });
+  assert.match(full.reason, /grants only 1\sMB of storage/, 'what others hold is not free');
   serveList('/large/', 2 ** 31);
   const { probe: large } = await ask('/large/', { quota: 1_000_000 });
   assert.deepEqual([large.fits, large.code], [false, 'Quota']);
@@ -149,8 +159,26 @@ test('what the storage cannot keep is said, and refused only where memory could 
 test('a model that is not there, and a manifest of a newer version', async () => {
   const { probe } = await ask('/golden/untied/');
   assert.equal(probe.fits, true, 'a folder without a manifest may still be a model');
+  const { probe: none, loaded: nothing } = await ask('/nowhere/');
+  assert.deepEqual([none.fits, none.code, nothing.code], [false, 'Model', 'Model']);
+  assert.match(none.reason, /^no model is at http:\/\/localhost:\d+\/nowhere\/: it has neither a manifest nor a config\.json; check the address$/);
   server.files['/newer/manifest.json'] = Buffer.from('{"format":"globe-packed","version":2}');
   const { probe: newer, loaded } = await ask('/newer/');
   assert.deepEqual([newer.fits, newer.code, loaded.code], [false, 'Model', 'Model']);
   assert.match(newer.reason, /version 2, this page reads version 1/);
+});
+
+test('a page without https is told what browsers ask of it', async () => {
+  const plain = await launch({ flags: ['--host-resolver-rules=MAP globe.test 127.0.0.1'] });
+  const page = await plain.newPage();
+  server.files['/blank.html'] ??= Buffer.from('<!doctype html><title>test</title>');
+  await page.goto(`${server.url.replace('localhost', 'globe.test')}blank.html`);
+  const { probe, loaded } = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    const loaded = await Globe.load('/golden/untied/').catch(({ code, message }) => `${code}: ${message}`);
+    return { probe: await Globe.probe('/golden/untied/'), loaded };
+  });
+  await plain.close();
+  assert.deepEqual([probe.fits, probe.code], [false, 'Insecure']);
+  assert.match(loaded, /^Insecure: browsers let a page use the graphics processor and storage only over https; open globe\.test:\d+ with https, or as localhost$/);
 });

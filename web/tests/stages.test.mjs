@@ -100,9 +100,12 @@ test('a load stops at every stage', async (t) => {
 });
 
 test('a locate stops at every stage, and the next one is whole', async (t) => {
-  // Image and prompt are computed between the first two.
-  for (const stage of ['prepared', 'prefilled', 'tokens']) {
+  // The image is computed after the first, the prompt after the second.
+  const order = ['prepared', 'encoded', 'prefilled', 'tokens'];
+  for (const stage of order) {
     await t.test(stage, () => inPage(async (page) => {
+      let begun = 0;
+      page.on('worker', () => begun++);
       const got = await page.evaluate(async (stage) => {
         globalThis.globe = await Globe.load({ url: '/model/', device: 'gpu' });
         const stopper = new AbortController();
@@ -121,9 +124,12 @@ test('a locate stops at every stage, and the next one is whole', async (t) => {
         const again = await globe.locate(photo, { samples: 1, maxTokens: 3 });
         return { code, waited, later, samples: again.samples };
       }, stage);
+      got.workers = begun;
       assert.deepEqual([got.code, got.samples], ['Aborted', 1]);
       assert.ok(got.waited < SOON_MS, `${got.waited} ms after the stop`);
-      if (stage === 'prepared') assert.ok(!got.later.includes('tokens'), 'no answer begins');
+      const beyond = got.later.filter((kind) => order.indexOf(kind) > order.indexOf(stage) + 1);
+      assert.deepEqual(beyond, [], 'nothing begins but what the device was at');
+      assert.equal(got.workers, 1, 'the model is the same');
     }));
   }
 });

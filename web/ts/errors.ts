@@ -2,6 +2,7 @@
 
 /** What went wrong, for programs. */
 export type ErrorCode =
+  | 'Insecure' // the page was not opened over https, so browsers give it neither graphics processor nor storage
   | 'NoWebGpu' // no graphics processor, and the model is too large for the CPU path
   | 'MissingFeature' // the graphics processor lacks something the engine needs
   | 'DoesNotFit' // memory of the graphics processor, or one of its limits
@@ -17,7 +18,7 @@ export type ErrorCode =
   | 'Engine'; // anything else: a fault of ours
 
 const CODES: readonly string[] = [
-  'NoWebGpu', 'MissingFeature', 'DoesNotFit', 'Quota', 'Integrity', 'Network', 'Stalled',
+  'Insecure', 'NoWebGpu', 'MissingFeature', 'DoesNotFit', 'Quota', 'Integrity', 'Network', 'Stalled',
   'DeviceLost', 'Aborted', 'Image', 'Model', 'Option', 'Engine',
 ];
 
@@ -49,7 +50,31 @@ export function quota(): GlobeError {
   return new GlobeError('Quota', 'the browser has no room to store the model; free some space, or delete another model');
 }
 
+const stopped = () => new GlobeError('Aborted', 'stopped');
+
 /** Throws if the caller asked for a stop. */
 export function stopIf(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new GlobeError('Aborted', 'stopped');
+  if (signal?.aborted) throw stopped();
+}
+
+/** `work`, or `Aborted` as soon as the caller asks for a stop: who waits does not wait for what cannot be stopped. */
+export async function unlessStopped<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
+  if (!signal) return work;
+  work.catch(() => undefined); // nobody may be left who hears of it
+  stopIf(signal);
+  let stop = () => {};
+  const stopping = new Promise<never>((_, reject) => {
+    stop = () => reject(stopped());
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, stopping]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Throws on a page to which browsers give neither WebGPU nor digests nor storage. */
+export function secureOnly(): void {
+  if (!isSecureContext) throw new GlobeError('Insecure', `browsers let a page use the graphics processor and storage only over https; open ${location.host} with https, or as localhost`);
 }

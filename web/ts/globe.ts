@@ -1,6 +1,6 @@
 // The page's side: one worker per loaded model, calls with abort, one rebuild after a lost device.
 
-import { GlobeError, asGlobeError, stopIf } from './errors.js';
+import { GlobeError, asGlobeError, secureOnly, stopIf, unlessStopped } from './errors.js';
 import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
 import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
 import { probe, type Probe } from './probe.js';
@@ -52,7 +52,7 @@ interface Pending {
 
 /** One worker and the calls that wait for it. */
 class Link {
-  private readonly worker = newWorker();
+  private readonly worker = started();
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
   private ended: GlobeError | null = null;
@@ -138,17 +138,27 @@ class Link {
   }
 }
 
+/** A browser starts workers of the page's own origin alone. */
+function started(): Worker {
+  try {
+    return newWorker();
+  } catch (thrown) {
+    throw new GlobeError('Engine', `the worker cannot be started: ${(thrown as Error).message}; serve the package from the page's own origin`);
+  }
+}
+
 /** A loaded model. */
 export class Globe {
   private disposed = false;
+  /** While the model is loaded once more: whoever needs it waits for the same load. */
+  private rebuilding: Promise<void> | null = null;
 
-  private constructor(private link: Link, private readonly reopen: (signal?: AbortSignal) => Promise<Opened>, private current: ModelInfo) {}
+  private constructor(private link: Link, private readonly reopen: () => Promise<Opened>, private current: ModelInfo) {}
 
   /** What this browser can run, before anything is downloaded but the manifest. */
   static probe(url?: string): Promise<Probe> {
     return probe(url, async () => {
-      const kept = (await Globe.stored()).find((model) => model.url === folderUrl(url ?? ''));
-      return kept?.complete ? kept.bytes : null;
+      return (await Globe.stored()).find((model) => model.url === folderUrl(url ?? '')) ?? null;
     });
   }
 
@@ -156,12 +166,15 @@ export class Globe {
   static async load(options: string | LoadOptions): Promise<Globe> {
     const { url, files, device = 'auto', subgroups = true, cache = true, warm = true, stallMs = STALL_MS, signal, onProgress } = typeof options === 'string' ? { url: options } as LoadOptions : options;
     stopIf(signal);
+    secureOnly();
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     if (!(stallMs > 0)) throw new GlobeError('Option', `stallMs is ${stallMs}; it must be above 0`);
+    // The visitor was told that it stays until it is deleted; a browser that says no may clear it when space is short.
+    if (!files && cache) void navigator.storage?.persist?.().catch(() => false);
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
     const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm };
     const { link, info } = await open(args, stallMs, signal, onProgress);
-    return new Globe(link, (stopped) => open(args, stallMs, stopped), info);
+    return new Globe(link, () => open(args, stallMs), info);
   }
 
   /** Models that this browser keeps. */
@@ -205,7 +218,7 @@ export class Globe {
   }
 
   /** The last result at another precision, without a second run; null before the first. */
-  rounded(precision: Precision): Promise<LocateResult | null> {
+  async rounded(precision: Precision): Promise<LocateResult | null> {
     return this.open().call('rounded', { precision });
   }
 
@@ -217,8 +230,13 @@ export class Globe {
     });
   }
 
+  /** Forgets the last result and what was computed of the photos, which another question about one of them would reuse. */
+  async forget(): Promise<void> {
+    await this.open().call('forget', null);
+  }
+
   /** What the model holds at the moment, and what it held at most. */
-  memory(): Promise<MemoryUse> {
+  async memory(): Promise<MemoryUse> {
     return this.open().call('memory', null);
   }
 
@@ -239,20 +257,28 @@ export class Globe {
 
   /** Runs `work`; after a lost device or a worker that had to be ended, the model is loaded once more. */
   private async withDevice<T>(work: (link: Link) => Promise<T>, signal?: AbortSignal): Promise<T> {
-    if (!this.open().alive) await this.rebuild(signal);
+    if (!this.open().alive) await this.rebuild(this.link, signal);
+    const link = this.open();
     try {
-      return await work(this.link);
+      return await work(link);
     } catch (thrown) {
       const error = asGlobeError(thrown);
       if (error.code !== 'DeviceLost' || this.disposed) throw error;
     }
-    await this.rebuild(signal);
-    return work(this.link);
+    await this.rebuild(link, signal);
+    return work(this.open());
   }
 
-  private async rebuild(signal?: AbortSignal): Promise<void> {
-    this.link.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
-    const { link, info } = await this.reopen(signal);
+  /** Puts another worker in the place of `lost`, unless somebody did. Who stops does not wait; the load goes on for the next call. */
+  private async rebuild(lost: Link, signal?: AbortSignal): Promise<void> {
+    if (this.link !== lost) return;
+    this.rebuilding ??= this.replace(lost).finally(() => (this.rebuilding = null));
+    await unlessStopped(signal, this.rebuilding);
+  }
+
+  private async replace(lost: Link): Promise<void> {
+    lost.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
+    const { link, info } = await this.reopen();
     if (this.disposed) {
       link.end(new GlobeError('Aborted', 'the model was disposed of'));
       this.open();

@@ -2,17 +2,7 @@
 
 import { GlobeError } from './errors.js';
 import type { Kernels } from './kernels.js';
-
-/** What matters of an adapter. */
-export interface AdapterInfo {
-  description: string;
-  f16: boolean;
-  subgroups: boolean;
-  timestamps: boolean;
-  maxBindingBytes: number;
-  maxBufferBytes: number;
-  storageBuffersPerStage: number;
-}
+import type { AdapterInfo } from './types.js';
 
 /** Kernels are written for these limits, which WebGPU guarantees; an adapter may still offer less in compatibility mode. */
 const NEEDED = { maxStorageBuffersPerShaderStage: 8, maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 };

@@ -3,6 +3,5 @@
 export { Globe, type ImageInput, type LoadOptions, type LocateCall } from './globe.js';
 export { GlobeError, type ErrorCode } from './errors.js';
 export type { Probe } from './probe.js';
-export type { AdapterInfo } from './gpu.js';
-export { toGeoJson } from './geojson.js';
+export { toGeoJson, type PlaceCollection, type PlaceFeature } from './geojson.js';
 export type * from './types.js';

@@ -20,6 +20,7 @@ export interface Calls {
   stored: { args: null; result: StoredModel[]; event: never };
   remove: { args: { url: string }; result: null; event: never };
   verify: { args: { url: string; wasmUrl: string }; result: Verification; event: Progress };
+  forget: { args: null; result: null; event: never };
   memory: { args: null; result: MemoryUse; event: never };
   dispose: { args: null; result: null; event: never };
 }

@@ -1,13 +1,15 @@
 // What this browser can run, said before anything large is downloaded.
 
-import { asGlobeError, type ErrorCode } from './errors.js';
-import { findAdapter, type AdapterInfo } from './gpu.js';
-import { fetchManifest } from './model/folder.js';
+import { asGlobeError, secureOnly, type ErrorCode } from './errors.js';
+import { findAdapter } from './gpu.js';
+import { expectModel, fetchManifest } from './model/folder.js';
+import { MAX_CPU_BYTES, widenedAtMost, type Manifest } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES } from './model/store.js';
+import type { AdapterInfo, StoredModel } from './types.js';
 import { folderUrl } from './urls.js';
 
-/** The CPU path of the worker takes no more. */
-const MAX_CPU_MODEL_BYTES = 512 << 20;
+/** A server has this long for a manifest, ms. */
+const PATIENCE_MS = 20_000;
 
 /** Cache, activations and buffers beside the weights: what a small model needs, and what a large one needs at most. */
 const [LEAST_WORKING_BYTES, MOST_WORKING_BYTES] = [32 << 20, 512 << 20];
@@ -27,42 +29,63 @@ export interface Probe {
   model: { bytes: number; neededBytes: number } | null;
 }
 
-/** Looks at the adapter, at the storage and, if a folder is named, at its manifest; `keptBytes` says what a stored copy has. */
-export async function probe(url: string | undefined, keptBytes: () => Promise<number | null>): Promise<Probe> {
-  const fetched = url === undefined ? null : fetchManifest(folderUrl(url), AbortSignal.timeout(20_000));
-  fetched?.catch(() => undefined); // looked at below
+/** What is known of a model: from the server, or from the stored copy. */
+type Known = Pick<Manifest, 'totalBytes' | 'widenedBytes' | 'largestPart'>;
+
+/** Looks at the adapter, at the storage and, if a folder is named, at its manifest; `kept` says what is stored of it. */
+export async function probe(url: string | undefined, kept: () => Promise<StoredModel | null>): Promise<Probe> {
+  const nothing = { adapter: null, storage: null, model: null };
+  const fails = (thrown: unknown, facts: Pick<Probe, 'adapter' | 'storage' | 'model'>): Probe => {
+    const { code, message } = asGlobeError(thrown);
+    return { fits: false, reason: message, code, device: null, ...facts };
+  };
+  try {
+    secureOnly();
+  } catch (thrown) {
+    return fails(thrown, nothing);
+  }
+  const asked = url === undefined ? null : lookAt(folderUrl(url), kept);
+  asked?.catch(() => undefined); // looked at below
   const [{ info: adapter, missing }, storage] = await Promise.all([findAdapter(), estimate()]);
   const facts = { adapter, storage };
-  let model: Probe['model'] = null;
-  let largestPart = 0;
+  let known: Known | null;
   try {
-    const manifest = await fetched;
-    if (manifest) {
-      model = { bytes: manifest.totalBytes, neededBytes: needed(manifest.totalBytes) };
-      largestPart = manifest.largestPart;
-    }
+    known = await asked;
   } catch (thrown) {
-    const { code, message } = asGlobeError(thrown);
-    // Without the network, a stored model is as good.
-    const bytes = code === 'Network' ? await keptBytes() : null;
-    if (bytes !== null) model = { bytes, neededBytes: needed(bytes) };
-    else return { fits: false, reason: message, code, device: null, model: null, ...facts };
+    return fails(thrown, { ...facts, model: null });
   }
+  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes) };
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
-  const unstored = model && storage && model.bytes > storage.quota ? storage.quota : null;
-  if (model && storage && unstored !== null && model.bytes > MAX_UNSTORED_BYTES) {
-    return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(storage.quota)} of storage.`, 'Quota');
+  // What is stored of this model takes no more room.
+  const room = storage && Math.max(0, storage.quota - storage.usage + (model ? ((await kept().catch(() => null))?.bytes ?? 0) : 0));
+  const unstored = model && room !== null && model.bytes > room ? room : null;
+  if (model && unstored !== null && model.bytes > MAX_UNSTORED_BYTES) {
+    return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(unstored)} of storage.`, 'Quota');
   }
   if (missing) {
-    if (model && model.bytes > MAX_CPU_MODEL_BYTES) return verdict(false, null, `${missing.message}.`, missing.code);
+    if (known && known.widenedBytes > MAX_CPU_BYTES) return verdict(false, null, `${missing.message}.`, missing.code);
     return verdict(true, 'cpu', `${missing.message}. A small model runs on the processor instead, slowly.`, missing.code);
   }
-  if (adapter && largestPart > adapter.maxBindingBytes) {
-    return verdict(false, 'gpu', `A part of the model takes ${size(largestPart)}; this graphics processor binds at most ${size(adapter.maxBindingBytes)}.`, 'DoesNotFit');
+  if (known && adapter && known.largestPart > adapter.maxBindingBytes) {
+    return verdict(false, 'gpu', `A part of the model takes ${size(known.largestPart)}; this graphics processor binds at most ${size(adapter.maxBindingBytes)}.`, 'DoesNotFit');
   }
-  const kept = unstored !== null ? ` The browser grants only ${size(unstored)} of storage, so the model is downloaded at each visit.` : '';
+  const visits = unstored !== null ? ` The browser grants only ${size(unstored)} of storage, so the model is downloaded at each visit.` : '';
   const memory = model ? ` It needs about ${size(model.neededBytes)} of graphics memory, which browsers do not let a page measure.` : '';
-  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}${kept}`);
+  return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}${visits}`);
+}
+
+/** The manifest of a folder, or null for one that has none but a model. Without the network, a stored model is as good. */
+async function lookAt(base: string, kept: () => Promise<StoredModel | null>): Promise<Known | null> {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  try {
+    const manifest = await fetchManifest(base, signal);
+    if (!manifest) await expectModel(base, signal);
+    return manifest;
+  } catch (thrown) {
+    const stored = asGlobeError(thrown).code === 'Network' ? await kept() : null;
+    if (!stored?.complete) throw thrown;
+    return { totalBytes: stored.bytes, widenedBytes: widenedAtMost(stored.bytes), largestPart: 0 };
+  }
 }
 
 async function estimate(): Promise<Probe['storage']> {

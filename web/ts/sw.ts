@@ -22,6 +22,9 @@ interface Watch {
   refused: number;
 }
 
+/** By page: the id of its client. A page that is gone, or was loaded anew, has none. */
+type Watches = Record<string, Watch>;
+
 self.addEventListener('install', (event) => {
   const fill = async () => {
     const cache = await caches.open(CACHE);
@@ -43,47 +46,55 @@ self.addEventListener('activate', (event) => {
 
 self.addEventListener('message', (event) => {
   const message = event.data as Message;
-  const change = (watch: Watch | null): Watch =>
-    'seal' in message ? { ...(watch ?? FRESH), sealed: message.seal, refused: 0 } : { ...FRESH, sealed: watch?.sealed ?? false };
-  event.waitUntil(update(change));
+  const page = (event.source as Client).id;
+  event.waitUntil(
+    update((watches) => {
+      const old = watches[page] ?? FRESH;
+      watches[page] = 'seal' in message ? { ...old, sealed: message.seal, refused: 0 } : { ...FRESH, sealed: old.sealed };
+    }),
+  );
 });
 
 self.addEventListener('fetch', (event) => {
-  event.respondWith(answer(event.request));
+  event.respondWith(answer(event.request, event.clientId));
 });
 
 const FRESH: Watch = { sealed: false, requests: 0, refused: 0 };
 
-async function answer(request: Request): Promise<Response> {
+async function answer(request: Request, client: string): Promise<Response> {
   const cache = await caches.open(CACHE);
   const navigates = request.mode === 'navigate';
-  // Opening a page starts a new load, which may need the network.
-  if (navigates) await update(() => null);
   const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
   if (kept) return kept;
   if (navigates) return fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error());
-  const count = (watch: Watch) => (watch.sealed ? { ...watch, refused: watch.refused + 1 } : { ...watch, requests: watch.requests + 1 });
-  const watch = await update((watch) => watch && count(watch));
-  return watch?.sealed ? Response.error() : fetch(request);
+  let refused = false;
+  await update((watches, pages) => {
+    // Nobody says to which page a worker belongs, so its requests count for every page: no seal has a hole.
+    const asking = pages.has(client) ? [client] : Object.keys(watches);
+    refused = asking.some((page) => watches[page]?.sealed);
+    for (const page of asking) {
+      const watch = watches[page];
+      if (watch) watches[page] = refused ? { ...watch, refused: watch.refused + 1 } : { ...watch, requests: watch.requests + 1 };
+    }
+  });
+  return refused ? Response.error() : fetch(request);
 }
 
 /** Changes run one after the other. A stopped service worker forgets variables, so the state is stored. */
 let last: Promise<unknown> = Promise.resolve();
-function update(change: (watch: Watch | null) => Watch | null): Promise<Watch | null> {
+function update(change: (watches: Watches, pages: Map<string, Client>) => void): Promise<void> {
   const turn = last.then(async () => {
     const state = await caches.open(STATE);
-    const before = await state.match(WATCH);
-    const old = before ? ((await before.json()) as Watch) : null;
-    const watch = change(old);
-    if (watch) await state.put(WATCH, new Response(JSON.stringify(watch)));
-    else if (old) await state.delete(WATCH);
-    if (watch || old) await report(watch);
-    return watch;
+    const stored = await state.match(WATCH);
+    const text = (await stored?.text()) ?? '{}';
+    const pages = new Map((await self.clients.matchAll({ type: 'window', includeUncontrolled: true })).map((page) => [page.id, page]));
+    const watches = Object.fromEntries(Object.entries(JSON.parse(text) as Watches).filter(([page]) => pages.has(page)));
+    change(watches, pages);
+    const now = JSON.stringify(watches);
+    if (now === text) return;
+    await state.put(WATCH, new Response(now));
+    for (const [page, watch] of Object.entries(watches)) pages.get(page)?.postMessage({ globeWatch: watch });
   });
   last = turn.catch(() => undefined);
   return turn;
-}
-
-async function report(watch: Watch | null): Promise<void> {
-  for (const client of await self.clients.matchAll({ includeUncontrolled: true })) client.postMessage({ globeWatch: watch });
 }

@@ -47,6 +47,7 @@ export interface LocateOptions {
 /** What happens while a photo is located. */
 export type LocateEvent =
   | { kind: 'prepared'; promptTokens: number; imageTokens: number }
+  | { kind: 'encoded' }
   | { kind: 'prefilled' }
   | { kind: 'tokens'; sample: number; ids: number[]; text: string }
   | { kind: 'ended'; sample: number; stop: 'end_of_text' | 'max_tokens' };
@@ -117,6 +118,17 @@ export interface PhotoInfo {
   orientation: number;
   gps: { lat: number; lon: number } | null;
   warning: string | null;
+}
+
+/** What matters of an adapter. */
+export interface AdapterInfo {
+  description: string;
+  f16: boolean;
+  subgroups: boolean;
+  timestamps: boolean;
+  maxBindingBytes: number;
+  maxBufferBytes: number;
+  storageBuffersPerStage: number;
 }
 
 /** A loaded model. */

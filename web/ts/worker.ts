@@ -1,17 +1,15 @@
 // The dedicated worker: it owns the wasm module, the model and its memory. Ending it gives all of that back.
 
 import init, { Sha256, Stop, WebEngine, inspect, lastPanic } from '../pkg/globe_web.js';
-import { GlobeError, asGlobeError, stopIf } from './errors.js';
+import { GlobeError, asGlobeError, stopIf, unlessStopped } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import { Kernels, type KernelList } from './kernels.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
-import { chosenFolder, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
+import { chosenFolder, chosenManifest, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
 import { bodyOf, network } from './model/download.js';
+import { MAX_CPU_BYTES, widenedAtMost } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
-
-/** The CPU path widens every weight to f32 inside 4 GiB of wasm memory, and is slow. */
-const MAX_CPU_MODEL_BYTES = 512 << 20;
 
 /** Tokens are posted together, so that a fast model does not flood the page. */
 const BATCH_MS = 40;
@@ -72,7 +70,7 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   beat.watched = true;
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
-  const choose = async (bytes: number) => void (device = await chooseDevice(args.device, bytes));
+  const choose = async (widened: number) => void (device = await chooseDevice(args.device, widened));
   const opened = await openSource(args, signal, throttled(emit), choose);
   refuse(args.subgroups ? [] : ['subgroups']);
   const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
@@ -139,13 +137,14 @@ interface Opened {
   storage: ModelInfo['storage'];
 }
 
-/** The folder of a model. `choose` hears of its size before anything large is fetched or read, and may refuse it. */
-async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (bytes: number) => Promise<void>): Promise<Opened> {
+/** The folder of a model. `choose` hears of its size as f32 before anything large is fetched or read, and may refuse it. */
+async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (widened: number) => Promise<void>): Promise<Opened> {
   const hasher = () => new Sha256();
   let [fetched, verified] = [0, 0];
   if ('files' in args.source) {
-    await choose(args.source.files.reduce((sum, { size }) => sum + size, 0));
-    const chosen = await chosenFolder(args.source.files, { hasher, signal, onMoved: moved }, (bytes, total, file) => {
+    const { files } = args.source;
+    await choose((await chosenManifest(files))?.widenedBytes ?? widenedAtMost(files.reduce((sum, { size }) => sum + size, 0)));
+    const chosen = await chosenFolder(files, { hasher, signal, onMoved: moved }, (bytes, total, file) => {
       verified += bytes;
       emit({ stage: 'verify', done: verified, total, file });
     });
@@ -154,7 +153,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   const base = args.source.url;
   const store = await openStore(args.cache);
   const manifest = await fetchManifest(base, signal, store);
-  await choose(manifest?.totalBytes ?? 0);
+  await choose(manifest?.widenedBytes ?? 0);
   if (!manifest) {
     const onBytes = (bytes: number) => {
       moved();
@@ -195,13 +194,13 @@ function throttled(emit: (progress: Progress) => void): (progress: Progress) => 
   };
 }
 
-async function chooseDevice(wanted: LoadArgs['device'], bytes: number): Promise<'gpu' | 'cpu'> {
+async function chooseDevice(wanted: LoadArgs['device'], widened: number): Promise<'gpu' | 'cpu'> {
   if (wanted === 'cpu') return 'cpu';
   const reason = await lacking();
   if (!reason) return 'gpu';
   if (wanted === 'gpu') throw reason;
-  if (bytes > MAX_CPU_MODEL_BYTES) {
-    throw new GlobeError(reason.code, `${reason.message}. Without it only models below ${MAX_CPU_MODEL_BYTES >> 20} MiB run, this one has ${Math.ceil(bytes / (1 << 20))} MiB`);
+  if (widened > MAX_CPU_BYTES) {
+    throw new GlobeError(reason.code, `${reason.message}. Without it only models of up to ${MAX_CPU_BYTES >> 20} MiB as f32 run, this one has ${Math.ceil(widened / (1 << 20))} MiB`);
   }
   return 'cpu';
 }
@@ -274,7 +273,7 @@ class Batch {
   other(kind: string, a: number, b: number): void {
     this.flush();
     if (kind === 'prepared') this.emit({ kind, promptTokens: a, imageTokens: b });
-    else if (kind === 'prefilled') this.emit({ kind });
+    else if (kind === 'encoded' || kind === 'prefilled') this.emit({ kind });
     else if (kind === 'ended') this.emit({ kind, sample: a, stop: b === 1 ? 'max_tokens' : 'end_of_text' });
   }
 
@@ -307,6 +306,11 @@ const handlers: { [N in CallName]: Handler<N> } = {
     const told = throttled(emit);
     return verifyModel(await openStore(true), url, () => new Sha256(), signal, (done, total, file) => told({ stage: 'verify', done, total, file }));
   },
+  forget: (_, signal) =>
+    inTurn(signal, async () => {
+      engine?.forget();
+      return null;
+    }),
   memory: async () => ({ wasmBytes: wasm?.memory.buffer.byteLength ?? 0, ...(JSON.parse(loaded().memory()) as Omit<MemoryUse, 'wasmBytes'>) }),
   dispose: async () => {
     engine?.dispose();
@@ -315,7 +319,7 @@ const handlers: { [N in CallName]: Handler<N> } = {
   },
 };
 
-/** One model answers one photo at a time. */
+/** One model answers one photo at a time. Who stops is told at once; the next one begins when the work has ended. */
 let queue: Promise<unknown> = Promise.resolve();
 function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   const turn = queue.then(() => {
@@ -323,7 +327,7 @@ function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     return work();
   });
   queue = turn.catch(() => undefined);
-  return turn;
+  return unlessStopped(signal, turn);
 }
 
 const running = new Map<number, AbortController>();
@@ -351,7 +355,11 @@ function explain(thrown: unknown): { code: GlobeError['code']; message: string }
     broken ??= new GlobeError('Engine', `the engine stopped: ${lastPanic() ?? thrown.message}`);
   }
   if (broken?.code === 'DoesNotFit') {
-    engine?.dispose(); // all of the adapter's memory, also for other tabs
+    try {
+      engine?.dispose(); // all of the adapter's memory, also for other tabs
+    } catch {
+      // A call that has not ended yet holds it; its own end comes here as well.
+    }
     engine = null;
   }
   const error = asGlobeError(thrown);

@@ -191,8 +191,12 @@ fn nucleus(sorted: &[f32], weight: impl Fn(f32) -> f64, share: f64) -> f32 {
 
 /// A standard Gumbel number from the upper bits of a random word.
 fn gumbel(word: u32) -> f32 {
-    let u = ((word >> 9) as f32 + 0.5) / (1u32 << 23) as f32;
-    -(-u.ln()).ln()
+    let (k, steps) = ((word >> 9) as f32, (1u32 << 23) as f32);
+    let (u, lack) = ((k + 0.5) / steps, (steps - 0.5 - k) / steps);
+    // As in `sample.wgsl`, which cannot trust a logarithm near 1.
+    let near = lack * (1.0 + lack * (1.0 / 2.0 + lack * (1.0 / 3.0 + lack / 4.0)));
+    let exponential = if lack < 1.0 / 64.0 { near } else { -u.ln() };
+    -exponential.ln()
 }
 
 #[cfg(test)]
@@ -202,6 +206,18 @@ mod tests {
     fn choose(sampling: Sampling, logits: &[f32], position: u32) -> u32 {
         let draw = Draw { seed: 7, sample: 0, position };
         sampling.choose(&mut logits.to_vec(), &[], &[], &draw).0
+    }
+
+    #[test]
+    fn gumbel_numbers_are_exact_at_both_ends() {
+        for word in
+            [0, 1 << 9, 0x7fff_fe00, 0xf800_0000, 0xfbff_fe00, 0xfc00_0000, 0xffff_fc00, u32::MAX]
+        {
+            let u = (f64::from(word >> 9) + 0.5) / f64::from(1 << 23);
+            let exact = -(-u.ln()).ln();
+            let error = (f64::from(gumbel(word)) - exact).abs();
+            assert!(error <= 1e-6 * exact.abs().max(1.0), "{word:#x}: off by {error}");
+        }
     }
 
     #[test]

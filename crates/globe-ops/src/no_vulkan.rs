@@ -7,6 +7,8 @@ use burn::tensor::wgpu::wgpu;
 use crate::Result;
 use crate::raw_loop::{Launch, RawQueue};
 
+pub(crate) const IS_DRIVEN: bool = false;
+
 #[derive(Debug)]
 pub(crate) enum Vulkan {}
 

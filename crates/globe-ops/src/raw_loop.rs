@@ -167,10 +167,15 @@ fn pipeline_of(device: &wgpu::Device, program: Program) -> wgpu::ComputePipeline
     })
 }
 
-/// Parameters as a uniform buffer holds them: whole units of 16 bytes.
+/// Bytes of parameters in a uniform buffer: whole units of 16.
+pub(crate) fn params_len(params: &[u32]) -> usize {
+    size_of_val(params).next_multiple_of(16)
+}
+
+/// Parameters as a uniform buffer holds them.
 pub(crate) fn padded_params(params: &[u32]) -> Vec<u8> {
     let mut bytes: Vec<u8> = params.iter().flat_map(|word| word.to_le_bytes()).collect();
-    bytes.resize(bytes.len().next_multiple_of(16), 0);
+    bytes.resize(params_len(params), 0);
     bytes
 }
 

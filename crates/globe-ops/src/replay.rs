@@ -1,6 +1,6 @@
 //! How recorded steps run again.
 
-use crate::{Adapter, Error, Result};
+use crate::{Adapter, Error, Result, vulkan};
 
 /// Environment variable that forces one, by [`Replay::name`].
 const REPLAY_VARIABLE: &str = "GLOBE_REPLAY";
@@ -25,8 +25,7 @@ impl Replay {
 
     /// What the adapter can do, the fastest first.
     pub fn choices(adapter: &Adapter) -> &'static [Self] {
-        let has_vulkan = cfg!(any(target_os = "linux", target_os = "android", windows));
-        match has_vulkan && adapter.api == "vulkan" {
+        match vulkan::IS_DRIVEN && adapter.api == "vulkan" {
             true => &[Self::Vulkan, Self::Wgpu],
             false => &[Self::Wgpu],
         }

@@ -15,8 +15,11 @@ use naga::back::spv;
 use wgpu::hal::api::Vulkan as Api;
 use wgpu::util::DeviceExt;
 
-use crate::raw_loop::{Launch, RawQueue, padded_params};
+use crate::raw_loop::{Launch, RawQueue, padded_params, params_len};
 use crate::{Error, Result};
+
+/// Whether wgpu drives Vulkan on this target.
+pub(crate) const IS_DRIVEN: bool = true;
 
 /// A device of Vulkan under its wgpu device, with what was compiled for it.
 pub(crate) struct Vulkan {
@@ -256,7 +259,7 @@ impl Commands {
             for buffer in &launch.buffers {
                 bound.push(range(&buffer.buffer, buffer.offset, buffer.size)?);
             }
-            let size = padded_params(&launch.params).len() as u64;
+            let size = params_len(&launch.params) as u64;
             bound.push(range(&self.params, i as u64 * stride, size)?);
             let write = |(binding, info)| {
                 vk::WriteDescriptorSet::default()
@@ -355,14 +358,15 @@ impl Drop for Commands {
 
 /// The parameters of all launches in one buffer, so many bytes apart.
 fn params(device: &wgpu::Device, launches: &[Launch]) -> (wgpu::Buffer, u64) {
-    let params: Vec<_> = launches.iter().map(|launch| padded_params(&launch.params)).collect();
     let align = device.limits().min_uniform_buffer_offset_alignment as usize;
-    let stride = params.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(align);
-    let padded = |mut bytes: Vec<u8>| {
+    let longest = launches.iter().map(|launch| params_len(&launch.params)).max();
+    let stride = longest.unwrap_or(0).next_multiple_of(align);
+    let apart = |launch: &Launch| {
+        let mut bytes = padded_params(&launch.params);
         bytes.resize(stride, 0);
         bytes
     };
-    let contents: Vec<u8> = params.into_iter().flat_map(padded).collect();
+    let contents: Vec<u8> = launches.iter().flat_map(apart).collect();
     let buffer = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: None,
         contents: &contents,

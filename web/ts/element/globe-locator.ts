@@ -2,7 +2,7 @@
 
 import { LitElement, html, nothing, type PropertyValues } from 'lit';
 import { customElement, property, query, state } from 'lit/decorators.js';
-import { GlobeError, asGlobeError } from '../errors.js';
+import { GlobeError, asGlobeError, stopIf } from '../errors.js';
 import { toGeoJson } from '../geojson.js';
 import { Globe } from '../globe.js';
 import type { DeviceChoice, LocateEvent, LocateResult, MemoryUse, PhotoInfo, Precision } from '../types.js';
@@ -32,6 +32,7 @@ interface Running {
  * Locates photos in the tab.
  *
  * @fires model-progress - how far a load is
+ * @fires ready - a loaded Globe
  * @fires token - text of an answer as it appears
  * @fires result - the places
  * @fires error - a GlobeError with its code
@@ -81,6 +82,10 @@ export class GlobeLocator extends LitElement {
   @state() private camera: MediaStream | null = null;
   @state() private copied = '';
   @state() private memory: MemoryUse | null = null;
+  /** The result on show, if the model at hand made it: only that one can be rounded. */
+  private made: LocateResult | null = null;
+  /** The camera that is being asked for. */
+  private opening: symbol | null = null;
   @query('globe-map') private map?: GlobeMap;
   @query('video') private video?: HTMLVideoElement;
 
@@ -98,7 +103,6 @@ export class GlobeLocator extends LitElement {
   override disconnectedCallback(): void {
     super.disconnectedCallback();
     document.removeEventListener('paste', this.onPaste);
-    this.running?.stopper.abort();
     this.stopCamera();
     this.forgetPhoto();
     this.unload();
@@ -119,8 +123,8 @@ export class GlobeLocator extends LitElement {
   /** Takes a photo: the preview appears, and its facts are read if the engine is there. */
   async take(file: File | Blob): Promise<void> {
     this.stopCamera();
-    this.running?.stopper.abort();
     if (file.size > MAX_FILE_BYTES) {
+      this.running?.stopper.abort();
       this.fail(new GlobeError('Image', 'this file has more than a gigabyte; choose a photo'));
       return;
     }
@@ -130,7 +134,8 @@ export class GlobeLocator extends LitElement {
 
   /** Locates the photo at hand. */
   async locate(): Promise<LocateResult | null> {
-    if (!this.globe || !this.photo || this.running) return null;
+    const { globe, photo } = this;
+    if (!globe || !photo || this.running) return null;
     const stopper = new AbortController();
     this.running = { stopper, sample: 0, tokens: 0, begun: 0, step: 'reading' };
     this.failure = null;
@@ -138,11 +143,14 @@ export class GlobeLocator extends LitElement {
     this.stream = '';
     try {
       const { samples, topK, seed, maxTokens, precision, temperature } = this;
-      const result = await this.globe.locate(this.photo, {
-        samples, topK, seed, maxTokens, precision, sampling: { temperature }, signal: stopper.signal, onEvent: (event) => this.hear(event),
+      const located = await globe.locate(photo, {
+        samples, topK, seed, maxTokens, precision, sampling: { temperature }, signal: stopper.signal, onEvent: (event) => this.hear(event, stopper),
       });
-      this.result = result;
-      this.memory = await this.globe.memory();
+      // The dial may have been turned meanwhile.
+      const result = precision === this.precision ? located : ((await globe.rounded(this.precision)) ?? located);
+      stopIf(stopper.signal);
+      this.result = this.made = result;
+      this.memory = await globe.memory();
       this.tell('result', result);
       return result;
     } catch (thrown) {
@@ -150,12 +158,12 @@ export class GlobeLocator extends LitElement {
       if (error.code !== 'Aborted') this.fail(error);
       return null;
     } finally {
-      this.running = null;
+      if (this.running?.stopper === stopper) this.running = null;
     }
   }
 
-  private hear(event: LocateEvent): void {
-    if (!this.running) return;
+  private hear(event: LocateEvent, stopper: AbortController): void {
+    if (this.running?.stopper !== stopper) return; // of a run that was stopped
     const now = performance.now();
     if (event.kind === 'prepared') this.running = { ...this.running, step: 'looking' };
     if (event.kind === 'prefilled') this.running = { ...this.running, step: 'answering', begun: now };
@@ -167,6 +175,10 @@ export class GlobeLocator extends LitElement {
   }
 
   private onPhoto(): void {
+    // What was asked about the photo before ends with it, and nothing of it is kept.
+    this.running?.stopper.abort();
+    this.running = null;
+    if (this.preview) void this.globe?.forget().catch(() => undefined);
     if (this.preview) URL.revokeObjectURL(this.preview);
     this.preview = this.photo ? URL.createObjectURL(this.photo) : '';
     this.facts = null;
@@ -190,24 +202,28 @@ export class GlobeLocator extends LitElement {
 
   /** Shows the last result at the precision of the dial. */
   private async round(): Promise<void> {
+    const { made } = this;
+    if (!made || made !== this.result) return;
     const rounded = await this.globe?.rounded(this.precision).catch(() => null);
-    if (rounded && this.result) this.result = rounded;
+    if (rounded && this.result === made) this.result = this.made = rounded;
   }
 
   private forgetPhoto(): void {
+    this.running?.stopper.abort();
     this.photo = null;
     if (this.preview) URL.revokeObjectURL(this.preview);
     this.preview = '';
   }
 
   private onReady(event: CustomEvent<Globe>): void {
+    this.globe?.dispose();
     this.globe = event.detail;
     void this.inspect();
   }
 
   private unload(): void {
     this.globe?.dispose();
-    this.globe = null;
+    this.globe = this.made = null;
     this.renderRoot?.querySelector('globe-model-panel')?.clear();
   }
 
@@ -280,7 +296,9 @@ export class GlobeLocator extends LitElement {
   }
 
   private dial() {
-    return html`<fieldset>
+    // What another model made, or one that is gone, cannot be rounded here.
+    const fixed = this.result !== null && this.result !== this.made;
+    return html`<fieldset ?disabled=${fixed}>
       <legend>Show places as precisely as</legend>
       <div class="dial">
         ${PRECISIONS.map(
@@ -292,7 +310,11 @@ export class GlobeLocator extends LitElement {
 
   private settings() {
     const number = (label: string, value: number, min: number, step: number, set: (value: number) => void) => html`<label>${label}
-      <input type="number" min=${min} step=${step} .value=${String(value)} @change=${(event: Event) => set((event.target as HTMLInputElement).valueAsNumber)} /></label>`;
+      <input type="number" min=${min} step=${step} .value=${String(value)} @change=${(event: Event) => {
+        const input = event.target as HTMLInputElement;
+        if (input.checkValidity() && !Number.isNaN(input.valueAsNumber)) set(input.valueAsNumber);
+        else input.value = String(value); // an empty field, or half a number
+      }} /></label>`;
     return html`<details><summary>Settings</summary><div class="settings">
       ${number('Answers', this.samples, 1, 1, (value) => (this.samples = value))}
       ${number('Temperature', this.temperature, 0, 0.1, (value) => (this.temperature = value))}
@@ -394,25 +416,36 @@ export class GlobeLocator extends LitElement {
   }
 
   private async startCamera(): Promise<void> {
+    if (this.opening) return;
+    const opening = (this.opening = Symbol('camera'));
     try {
-      this.camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
+      const camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
+      if (this.opening === opening) this.camera = camera;
+      else release(camera); // a photo came before it, or the element is gone
     } catch {
-      this.fail(new GlobeError('Image', 'no camera can be used here; choose a photo instead'));
+      if (this.opening === opening) this.fail(new GlobeError('Image', 'no camera can be used here; choose a photo instead'));
+    } finally {
+      if (this.opening === opening) this.opening = null;
     }
   }
 
   private async snap(): Promise<void> {
     const video = this.video;
-    if (!video) return;
+    if (!video?.videoWidth) return; // nothing was seen yet
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     canvas.getContext('2d')?.drawImage(video, 0, 0);
     await this.take(await canvas.convertToBlob({ type: 'image/png' }));
   }
 
   private stopCamera(): void {
-    for (const track of this.camera?.getTracks() ?? []) track.stop();
+    this.opening = null;
+    if (this.camera) release(this.camera);
     this.camera = null;
   }
+}
+
+function release(camera: MediaStream): void {
+  for (const track of camera.getTracks()) track.stop();
 }
 
 declare global {

@@ -11,8 +11,8 @@ import { theme } from './styles.js';
 const [WIDTH, HEIGHT] = [720, 400];
 const KM_PER_DEGREE = 111.195; // of a great circle, on a sphere of 6371 km
 const MAX_ZOOM = 64;
-/** Countries smaller than this many pixels are found by their circle alone. */
-const MIN_CIRCLE_PX = 6;
+/** From the middle of the photo's mark to its corners. */
+const PHOTO_MARK_PX = 6;
 
 interface View {
   lat: number;
@@ -184,7 +184,7 @@ export class GlobeMap extends LitElement {
   private photoMark(projection: GeoProjection) {
     const at = this.photo && projection([this.photo.lon, this.photo.lat]);
     if (!at || !inside(at)) return nothing;
-    const size = MIN_CIRCLE_PX;
+    const size = PHOTO_MARK_PX;
     return svg`<path class="photo" transform="translate(${at[0]},${at[1]}) scale(${this.unit})" d="M0,${-size}L${size},0L0,${size}L${-size},0Z"></path>`;
   }
 

@@ -1,11 +1,12 @@
 // <globe-model-panel>: what the model costs, consent to load it, progress, and what is stored.
 
-import { LitElement, html, nothing } from 'lit';
+import { LitElement, html, nothing, type PropertyValues } from 'lit';
 import { customElement, property, state } from 'lit/decorators.js';
 import { GlobeError, asGlobeError } from '../errors.js';
 import { Globe } from '../globe.js';
 import { size, type Probe } from '../probe.js';
 import type { DeviceChoice, ModelInfo, Progress, StoredModel } from '../types.js';
+import { folderUrl } from '../urls.js';
 import { layout, theme } from './styles.js';
 import { progressWords, seconds } from './words.js';
 
@@ -29,13 +30,27 @@ export class GlobeModelPanel extends LitElement {
 
   override connectedCallback(): void {
     super.connectedCallback();
-    void this.look();
+    if (this.hasUpdated) void this.look(); // else when the address is known
+  }
+
+  override disconnectedCallback(): void {
+    super.disconnectedCallback();
+    this.stopper?.abort();
+  }
+
+  protected override updated(changed: PropertyValues<this>): void {
+    if (changed.has('model')) void this.look();
   }
 
   /** Facts before any download. */
   async look(): Promise<void> {
-    this.probed = await Globe.probe(this.model || undefined);
-    this.stored = await Globe.stored().catch(() => []);
+    if (!this.isConnected) return;
+    const { model } = this;
+    this.probed = null;
+    const [probed, stored] = await Promise.all([Globe.probe(model || undefined), Globe.stored().catch(() => [])]);
+    if (model !== this.model) return; // another look is under way
+    this.probed = probed;
+    this.stored = stored;
   }
 
   /** Loads from the address of the attribute, or from files. */
@@ -51,6 +66,10 @@ export class GlobeModelPanel extends LitElement {
     try {
       const source = files ? { files } : { url: this.model };
       const globe = await Globe.load({ ...source, device: this.device, cache: this.cache, warm: false, signal: stopper.signal, onProgress });
+      if (stopper.signal.aborted) {
+        globe.dispose(); // the element was removed, or the visitor stopped in the last moment
+        return;
+      }
       this.info = globe.info;
       this.tell('ready', globe);
     } catch (thrown) {
@@ -59,7 +78,7 @@ export class GlobeModelPanel extends LitElement {
     } finally {
       this.stopper = null;
       this.progress = null;
-      this.stored = await Globe.stored().catch(() => []);
+      if (this.isConnected) this.stored = await Globe.stored().catch(() => []);
     }
   }
 
@@ -86,13 +105,14 @@ export class GlobeModelPanel extends LitElement {
     const probed = this.probed;
     if (!probed) return html`<p class="soft">Looking at what this browser can do…</p>`;
     const bytes = probed.model?.bytes;
-    const kept = this.stored.find((model) => new URL(model.url).href === this.address())?.complete;
+    const kept = this.stored.find((model) => model.url === folderUrl(this.model))?.complete;
     const label = kept ? 'Load the stored model' : bytes ? `Download and load, ${size(bytes)}` : 'Load the model';
     return html`
       <p class=${probed.fits ? '' : 'bad'}>${sentence(probed.reason)}</p>
       ${probed.fits && bytes && !kept ? html`<p class="soft small">The model stays on this device until you delete it. Photos never leave it.</p>` : nothing}
       <div class="row">
         ${this.model ? html`<button type="button" class="primary" ?disabled=${!probed.fits} @click=${() => this.load()}>${label}</button>` : nothing}
+        ${probed.code === 'Network' ? html`<button type="button" @click=${() => this.look()}>Try again</button>` : nothing}
         <button type="button" @click=${this.choose}>Use a model folder of mine…</button>
         <input id="folder" type="file" webkitdirectory multiple hidden aria-label="Model folder" @change=${this.onFolder} />
       </div>
@@ -138,11 +158,6 @@ export class GlobeModelPanel extends LitElement {
       )}
       <p role="status" class=${this.checked?.bad ? 'bad small' : 'soft small'}>${this.checked?.words ?? ''}</p>
     </details>`;
-  }
-
-  private address(): string {
-    const url = new URL(this.model || './', document.baseURI);
-    return url.href.endsWith('/') ? url.href : `${url.href}/`;
   }
 
   /** Compares a stored model with its digests. */

@@ -39,6 +39,12 @@ async function fetchText(base: string, name: string, signal: AbortSignal): Promi
   return response.text();
 }
 
+/** Says that a folder without a manifest is no model either, where it is none. */
+export async function expectModel(base: string, signal: AbortSignal): Promise<void> {
+  const response = await request('config.json', `${base}config.json`, { method: 'HEAD', signal, cache: 'no-cache' });
+  if (response.status === 404 || isPage(response)) throw new GlobeError('Model', `no model is at ${base}: it has neither a manifest nor a config.json; check the address`);
+}
+
 /** Some hosts answer every unknown path with their start page. */
 function isPage(response: Response): boolean {
   return response.headers.get('content-type')?.includes('text/html') ?? false;
@@ -229,6 +235,15 @@ class StoredFile implements ModelFile {
   }
 }
 
+/** The manifest among chosen files, or null. */
+export async function chosenManifest(files: File[]): Promise<Manifest | null> {
+  for (const name of MANIFESTS) {
+    const file = files.find((file) => file.name === name);
+    if (file) return parseManifest(name, await file.text());
+  }
+  return null;
+}
+
 /** A folder of chosen files; with a manifest, every file is compared with its digest first. */
 export async function chosenFolder(
   files: File[],
@@ -236,9 +251,7 @@ export async function chosenFolder(
   onBytes: (bytes: number, total: number, file: string) => void,
 ): Promise<{ folder: ModelFolder; bytes: number; verified: boolean }> {
   const byName = new Map(files.map((file) => [file.name, file]));
-  const name = MANIFESTS.find((m) => byName.has(m));
-  const text = name && (await byName.get(name)?.text());
-  const manifest = name && text ? parseManifest(name, text) : null;
+  const manifest = await chosenManifest(files);
   for (const entry of manifest?.entries ?? []) {
     const file = byName.get(entry.name);
     if (!file) throw new GlobeError('Model', `${entry.name} is missing among the chosen files; choose the whole folder`);
@@ -308,6 +321,7 @@ async function request(name: string, url: string, init: RequestInit): Promise<Re
   try {
     return await fetch(url, init);
   } catch (error) {
+    if ((error as Error).name === 'TimeoutError') throw network(name, 'the server did not answer in time');
     stopIf(init.signal ?? undefined);
     const reason = navigator.onLine
       ? `the connection failed, or the server does not allow this page (CORS): ${(error as Error).message}`

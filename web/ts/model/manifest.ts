@@ -17,6 +17,8 @@ export interface Manifest {
   totalBytes: number;
   /** Largest part that must be bound at once, where the manifest says it. */
   largestPart: number;
+  /** What the CPU path holds, which makes f32 of every weight. */
+  widenedBytes: number;
 }
 
 /** Names under which a manifest may lie, best first: weights packed by us, or a plain list of files. */
@@ -32,8 +34,14 @@ interface Raw {
   version?: unknown;
   shards?: unknown;
   files?: unknown;
-  tensors?: { parts?: { words?: { size?: number } }[] }[];
+  tensors?: { shape?: number[]; parts?: { words?: { size?: number } }[] }[];
 }
+
+/** The CPU path makes f32 of every weight inside 4 GiB of wasm memory, and is slow. */
+export const MAX_CPU_BYTES = 1 << 30;
+
+/** What files without a table of tensors take as f32: they hold 16 bits a weight, or 32. */
+export const widenedAtMost = (bytes: number) => 2 * bytes;
 
 /** Reads a manifest and refuses what would let a file leave its folder or pass unverified. */
 export function parseManifest(name: string, text: string): Manifest {
@@ -60,11 +68,14 @@ export function parseManifest(name: string, text: string): Manifest {
   });
   if (entries.length === 0) throw fail('it lists no files');
   const parts = (raw.tensors ?? []).flatMap((tensor) => tensor.parts ?? []);
+  const totalBytes = entries.reduce((sum, entry) => sum + entry.size, 0);
+  const numbers = (raw.tensors ?? []).map(({ shape }) => (shape ?? []).reduce((product, n) => product * n, 1));
   return {
     name,
     text,
     entries,
-    totalBytes: entries.reduce((sum, entry) => sum + entry.size, 0),
+    totalBytes,
+    widenedBytes: raw.tensors ? 4 * numbers.reduce((sum, n) => sum + n, 0) : widenedAtMost(totalBytes),
     largestPart: parts.reduce((max, part) => Math.max(max, part.words?.size ?? 0), 0),
   };
 }
