@@ -3,7 +3,7 @@
 //
 // Each lane computes four outputs. It loads two of the eight quads of a block of x for all lanes, so that no number of x
 // is loaded twice; quads that lane ^ m loaded meet the weights at their place. With SWIGLU, outputs come in pairs (gate,
-// up) and y = silu(gate) * up. `x` has whole blocks, zeros past its width; a norm is a kernel of its own.
+// up) and y = silu(gate) * up. `x` has whole blocks, zeros past its width.
 // Dispatch (1, ceil(outputs / 16) folded over y and z): group = z * groups_y + y.
 // Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body. More rows: packed_linear_quads.wgsl.
 
@@ -12,6 +12,7 @@
 #import eights
 #import scales
 #import four_lanes
+#import norm
 
 const LANES: u32 = 4u;
 const OUTPUTS: u32 = 16u; // of a workgroup
@@ -25,8 +26,8 @@ struct Params {
     first: u32, // output of the first row of this part
     flags: u32,
     groups_y: u32,
-    norm_dim: f32, // not read
-    eps: f32, // not read
+    norm_dim: f32,
+    eps: f32,
 }
 
 @group(0) @binding(0) var<storage, read_write> words: array<Words>;         // [outputs, blocks]
@@ -35,7 +36,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
 @group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [all outputs], half of them with SWIGLU
-@group(0) @binding(6) var<uniform> params: Params;
 
 fn store(output: u32, value: f32) {
     var sum = value;
@@ -72,10 +72,10 @@ fn finish(outputs: vec4<u32>, sums: vec4<f32>) {
 }
 
 // A block of four outputs times inputs, before its scales.
-fn block_dots(at: vec4<u32>, b: u32, lane: u32) -> vec4<f32> {
-    let inputs = &x[b];
-    let mine = (*inputs)[2u * lane];
-    let next = (*inputs)[2u * lane + 1u];
+fn block_dots(at: vec4<u32>, b: u32, lane: u32, inputs: mat2x4<f32>) -> vec4<f32> {
+    let by = norm_weights(b, 2u * lane);
+    let mine = inputs[0] * by[0];
+    let next = inputs[1] * by[1];
     let even = of_lanes(mine * PLACES);
     let odd = of_lanes(next * PLACES);
     let dots = vec4(
@@ -83,6 +83,12 @@ fn block_dots(at: vec4<u32>, b: u32, lane: u32) -> vec4<f32> {
         block_dot(at.z, lane, even, odd), block_dot(at.w, lane, even, odd),
     );
     return dots - lanes_sum(dot(mine + next, vec4(EXCESS)));
+}
+
+// Two quads of a block.
+fn inputs_at(b: u32, lane: u32) -> mat2x4<f32> {
+    let block = &x[b];
+    return mat2x4((*block)[2u * lane], (*block)[2u * lane + 1u]);
 }
 
 @compute @workgroup_size(LANES)
@@ -99,14 +105,20 @@ fn main(
     let scale_row = weight_row * params.scale_words;
 
     var sums = vec4<f32>();
+    var sum_of_squares = 0.0;
     for (var b = 0u; b < params.blocks; b += 2u) {
         let pairs = scales_at(scale_row + b / 2u);
-        sums += block_dots(block_row + b, b, lane) * scales_of(pairs, 0u);
+        let inputs = inputs_at(b, lane);
+        sum_of_squares += squares(inputs[0]) + squares(inputs[1]);
+        sums += block_dots(block_row + b, b, lane, inputs) * scales_of(pairs, 0u);
         // Where the last one has no neighbour, it is found again, and counts nothing.
         let next = min(b + 1u, params.blocks - 1u);
-        let counts = vec4(f32(next - b));
-        sums += block_dots(block_row + next, next, lane) * (scales_of(pairs, 1u) * counts);
+        let counts = f32(next - b);
+        let next_inputs = inputs_at(next, lane);
+        sum_of_squares += (squares(next_inputs[0]) + squares(next_inputs[1])) * counts;
+        sums += block_dots(block_row + next, next, lane, next_inputs) * (scales_of(pairs, 1u) * counts);
     }
+    sums *= one_over_root(lanes_sum(sum_of_squares));
 
     if (params.flags & BIAS) != 0u {
         let at = params.first + weight_row;

@@ -4,7 +4,7 @@
 // Every load of a lane is a load of its own there, so each number is loaded once: a lane computes eight outputs for M rows
 // of x, and loads one row, or two, for all lanes. They swap rows with their neighbours, so that row m of a lane is the one
 // that lane ^ m loaded. With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up.
-// `x` has whole blocks, zeros past its width; a norm is a kernel of its own.
+// `x` has whole blocks, zeros past its width.
 // Dispatch (ceil(rows / M), ceil(outputs / 32) folded over y and z): group = z * groups_y + y. Groups with the
 // same weights run one after the other and find them in the cache.
 // Needs subgroups of exactly 4. Oracle: globe_ops::packed_linear, default body. One row: packed_linear_quad_row.wgsl.
@@ -14,6 +14,7 @@
 #import eights
 #import scales
 #import four_lanes
+#import norm
 #import rows
 
 const LANES: u32 = 4u;
@@ -28,8 +29,8 @@ struct Params {
     first: u32, // output of the first row of this part
     flags: u32,
     groups_y: u32,
-    norm_dim: f32, // not read
-    eps: f32, // not read
+    norm_dim: f32,
+    eps: f32,
 }
 
 @group(0) @binding(0) var<storage, read_write> words: array<Words>;         // [outputs, blocks]
@@ -38,7 +39,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;            // [all outputs]
 @group(0) @binding(4) var<storage, read_write> residual: array<f32>;        // as y
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;               // [rows, y_stride]
-@group(0) @binding(6) var<uniform> params: Params;
 
 // The same eight weights of four outputs: one column for each weight.
 struct Columns {
@@ -109,6 +109,8 @@ fn main(
     var near_high = mat4x4<f32>(); // of the rows 4 .. 8
     var far_low = mat4x4<f32>();
     var far_high = mat4x4<f32>();
+    var low_squares = 0.0;
+    var high_squares = 0.0;
     for (var b = 0u; b < params.blocks; b++) {
         let near_scale = scales_of(scales_at(near_row * params.scale_words + b / 2u), b);
         let far_scale = scales_of(scales_at(far_row * params.scale_words + b / 2u), b);
@@ -131,13 +133,20 @@ fn main(
                 let k = 2u * (u * EIGHTS + i);
                 let near_columns = columns(near_units, i, near_scale);
                 let far_columns = columns(far_units, i, far_scale);
-                let even = of_lanes((*low_x)[k]);
-                let odd = of_lanes((*low_x)[k + 1u]);
+                let by = norm_weights(b, k);
+                let x_even = (*low_x)[k];
+                let x_odd = (*low_x)[k + 1u];
+                low_squares += squares(x_even) + squares(x_odd);
+                let even = of_lanes(x_even * by[0]);
+                let odd = of_lanes(x_odd * by[1]);
                 near_low += near_columns.even * even + near_columns.odd * odd;
                 far_low += far_columns.even * even + far_columns.odd * odd;
                 if M > LANES {
-                    let even = of_lanes((*high_x)[k]);
-                    let odd = of_lanes((*high_x)[k + 1u]);
+                    let x_even = (*high_x)[k];
+                    let x_odd = (*high_x)[k + 1u];
+                    high_squares += squares(x_even) + squares(x_odd);
+                    let even = of_lanes(x_even * by[0]);
+                    let odd = of_lanes(x_odd * by[1]);
                     near_high += near_columns.even * even + near_columns.odd * odd;
                     far_high += far_columns.even * even + far_columns.odd * odd;
                 }
@@ -145,6 +154,9 @@ fn main(
         }
     }
 
+    // Row m is the one that lane ^ m loaded.
+    let low_by = of_lanes(vec4(one_over_root(low_squares)));
+    let high_by = of_lanes(vec4(one_over_root(high_squares)));
     let near_bias = bias_of(near_row);
     let far_bias = bias_of(far_row);
     for (var m = 0u; m < M; m++) {
@@ -152,11 +164,12 @@ fn main(
         if row >= params.rows {
             continue;
         }
-        var near_sums = near_low[m % LANES];
-        var far_sums = far_low[m % LANES];
+        let i = m % LANES;
+        var near_sums = near_low[i] * low_by[i];
+        var far_sums = far_low[i] * low_by[i];
         if m >= LANES {
-            near_sums = near_high[m % LANES];
-            far_sums = far_high[m % LANES];
+            near_sums = near_high[i] * high_by[i];
+            far_sums = far_high[i] * high_by[i];
         }
         finish(row, near, near_sums + near_bias);
         finish(row, far, far_sums + far_bias);

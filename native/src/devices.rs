@@ -1,7 +1,10 @@
 //! `globe devices`.
 
 use anyhow::Context;
-use globe_ops::{Adapter, DeviceChoice, Fragment, Replay, Variant, adapters, open_device};
+use globe_ops::{
+    Adapter, DeviceChoice, Fragment, Reduce, Replay, Variant, adapters, open_device,
+    reduce_choices, reduce_of,
+};
 use serde::Serialize;
 
 use crate::args::DevicesArgs;
@@ -39,6 +42,10 @@ struct AdapterView<'a> {
     replay: &'static str,
     /// What `GLOBE_REPLAY` can ask for.
     replay_choices: Vec<&'static str>,
+    /// How workgroups add up.
+    reduce: &'static str,
+    /// What `GLOBE_REDUCE` can ask for.
+    reduce_choices: Vec<&'static str>,
 }
 
 impl<'a> From<&'a Adapter> for AdapterView<'a> {
@@ -58,6 +65,8 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             linear_choices: adapter.variants().map(Variant::name).collect(),
             replay: Replay::of(adapter).unwrap_or(Replay::Wgpu).name(),
             replay_choices: Replay::choices(adapter).iter().map(|replay| replay.name()).collect(),
+            reduce: reduce_of(adapter).unwrap_or(Reduce::Wide).name(),
+            reduce_choices: reduce_choices(adapter).iter().map(|reduce| reduce.name()).collect(),
         }
     }
 }
@@ -98,7 +107,7 @@ fn adapter(adapter: &AdapterView) -> String {
     let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     let binding = adapter.max_binding_bytes >> 20;
     format!(
-        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n  replay    {}, of {} (GLOBE_REPLAY forces one)\n",
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n  replay    {}, of {} (GLOBE_REPLAY forces one)\n  sums      {}, of {} (GLOBE_REDUCE forces one)\n",
         adapter.name,
         adapter.api,
         adapter.driver,
@@ -106,6 +115,8 @@ fn adapter(adapter: &AdapterView) -> String {
         adapter.linear_choices.join(", "),
         adapter.replay,
         adapter.replay_choices.join(", "),
+        adapter.reduce,
+        adapter.reduce_choices.join(", "),
     )
 }
 
@@ -130,6 +141,8 @@ mod tests {
             linear_choices: vec!["subgroups", "teams"],
             replay: "vulkan",
             replay_choices: vec!["vulkan", "wgpu"],
+            reduce: "eight",
+            reduce_choices: vec!["eight", "wide"],
         };
         let devices = Devices { adapters: vec![adapter], auto: "Some GPU" };
         let expected = "\
@@ -140,6 +153,7 @@ Some GPU
   binding   at most 128 MiB per buffer
   kernels   teams, of subgroups, teams (GLOBE_LINEAR forces one)
   replay    vulkan, of vulkan, wgpu (GLOBE_REPLAY forces one)
+  sums      eight, of eight, wide (GLOBE_REDUCE forces one)
 --device auto takes: Some GPU
 ";
         assert_eq!(text(&devices), expected);

@@ -6,7 +6,7 @@ mod link;
 mod program;
 
 pub use link::{LinkError, link};
-pub use program::{Fragment, KvFormat, Program, QUADS, Reduce, Stage, Team, WeightFormat};
+pub use program::{Fragment, KvFormat, Norm, Program, QUADS, Reduce, Stage, Team, WeightFormat};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
@@ -124,6 +124,10 @@ kernels! {
     RotarySplitBackward => "rotary_split_backward",
     /// The next token by penalties, temperature, top-k, top-p and one draw.
     Sample => "sample",
+    /// The same from what many workgroups found.
+    SampleMerge => "sample_merge",
+    /// What each workgroup finds in its part of the vocabulary.
+    SampleParts => "sample_parts",
     /// Rows added to a larger buffer by index, in place.
     ScatterAddRows => "scatter_add_rows",
     /// Rows written into a larger buffer by index, in place.
@@ -165,6 +169,8 @@ shared! {
     "integers_q8",
     "kv_f16",
     "kv_f32",
+    "norm_none",
+    "norm_rms",
     "packed",
     "parts_1",
     "parts_2",
@@ -182,6 +188,7 @@ shared! {
     "rows_1",
     "rows_4",
     "rows_8",
+    "sampling",
     "scales_blocks",
     "scales_none",
     "stage_f16",

@@ -115,6 +115,28 @@ impl Team {
     }
 }
 
+/// What a product does with its inputs first, where a branch that is not taken costs as much as one that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Norm {
+    /// Nothing.
+    None,
+    /// Divides them by their root mean square.
+    Rms,
+}
+
+impl Norm {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::None, Self::Rms];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Rms => "rms",
+        }
+    }
+}
+
 /// How a workgroup adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduce {
@@ -237,6 +259,8 @@ pub struct Program {
     pub stage: Option<Stage>,
     /// What `#import fragment` stands for.
     pub fragment: Option<Fragment>,
+    /// What `#import norm` stands for.
+    pub norm: Option<Norm>,
 }
 
 impl From<Kernel> for Program {
@@ -252,6 +276,7 @@ impl From<Kernel> for Program {
             reduce: None,
             stage: None,
             fragment: None,
+            norm: None,
         }
     }
 }
@@ -272,6 +297,7 @@ impl Program {
             kernel.choose("reduce", &Reduce::ALL, &mut programs, |p, x| p.reduce = Some(x));
             kernel.choose("stage", &Stage::ALL, &mut programs, |p, x| p.stage = Some(x));
             kernel.choose("fragment", &Fragment::ALL, &mut programs, |p, x| p.fragment = Some(x));
+            kernel.choose("norm", &Norm::ALL, &mut programs, |p, x| p.norm = Some(x));
             programs
         };
         Kernel::ALL.iter().copied().flat_map(choices).collect()
@@ -289,6 +315,7 @@ impl Program {
             self.reduce.map(|reduce| reduce.name().to_owned()),
             self.stage.map(|stage| format!("stage_{}", stage.name())),
             self.fragment.map(|fragment| fragment.name().to_owned()),
+            self.norm.map(|norm| format!("norm_{}", norm.name())),
         ];
         let choices = choices.into_iter().flatten().map(|choice| format!("_{choice}"));
         choices.fold(self.kernel.name().to_owned(), |name, choice| name + &choice)
@@ -319,6 +346,7 @@ impl Program {
         stand_in("reduce", self.reduce.map(|reduce| reduce.name().to_owned()));
         stand_in("stage", self.stage.map(|stage| stage.name().to_owned()));
         stand_in("fragment", self.fragment.map(|fragment| fragment.name().to_owned()));
+        stand_in("norm", self.norm.map(|norm| norm.name().to_owned()));
         let linked = link(self.kernel.file(), &shared);
         linked.unwrap_or_else(|e| panic!("{}: {e}", self.name()))
     }

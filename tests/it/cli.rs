@@ -25,7 +25,7 @@ impl Run {
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {}", self.stdout))
     }
 }
@@ -55,6 +55,11 @@ pub(crate) fn run(mut command: Command) -> Run {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     Run { code: output.status.code(), stdout, stderr }
+}
+
+/// The logits in what `globe logits --json` prints.
+pub(crate) fn last_logits(json: &Value) -> Vec<f32> {
+    json["last_logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
 }
 
 const LOCATE: &str = "locate images/photo.jpg --model window56 --samples 2 --max-tokens 8";

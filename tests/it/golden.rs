@@ -3,7 +3,7 @@
 use globe_engine::{Cancel, Engine, Event, Generation, Sampling};
 use globe_model::{Model, Precision, TraceStage, VisionLayout};
 use globe_ops::{Compute, Device, Tensor};
-use globe_tests::{GOLDENS, Golden, assert_close, gpu, values};
+use globe_tests::{GOLDENS, Golden, assert_close, assert_close_scaled, gpu, values};
 use globe_text::Prompt;
 
 /// Of the largest logit; the reference itself is uncertain by up to 6e-6 of it.
@@ -22,13 +22,9 @@ fn engine_as(golden: &Golden, compute: &Compute, precision: Precision) -> Engine
     pollster::block_on(Engine::load_as(folder, compute, precision, &mut |_, _| {})).unwrap()
 }
 
-/// Scaled by the largest expected value, so that small tensors are held to the same standard.
 fn check(golden: &Golden, what: &str, got: &[f32], tolerance: f32) {
-    let expected = golden.floats(what);
-    let scale = expected.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
-    let scaled = |x: &[f32]| x.iter().map(|x| x / scale).collect::<Vec<_>>();
-    let what = format!("{}: {what}", golden.name);
-    assert_close(&what, &scaled(got), &scaled(&expected), tolerance);
+    let named = format!("{}: {what}", golden.name);
+    assert_close_scaled(&named, got, &golden.floats(what), tolerance);
 }
 
 fn greedy(engine: &Engine, session: &mut globe_engine::Session) -> Vec<i32> {

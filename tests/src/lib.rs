@@ -141,6 +141,17 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
+/// As [`assert_close`] in units of the largest expected value, so that small values are held to the same standard.
+///
+/// # Panics
+/// With the worst position, both values and how many differ.
+#[track_caller]
+pub fn assert_close_scaled(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    let scale = expected.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+    let scaled = |values: &[f32]| values.iter().map(|x| x / scale).collect::<Vec<_>>();
+    assert_close(what, &scaled(got), &scaled(expected), tolerance);
+}
+
 /// Runs `op` on the adapter and on the oracle and compares the results.
 #[track_caller]
 pub fn check_op<const D: usize>(what: &str, tolerance: f32, op: impl Fn(&Device) -> Tensor<D>) {

@@ -1,11 +1,11 @@
 //! Attention of a prompt, of a vision tower's windows, of a decode step, and backwards.
 
 use globe_ops::{
-    SavedAttention, StepAttention, attention, attention_backward, attention_step,
+    KvFormat, SavedAttention, StepAttention, attention, attention_backward, attention_step,
     attention_with_lse, key_ranges, tensor_i32,
 };
 
-use crate::rig::{Rig, Visit, bytes, products};
+use crate::rig::{Rig, Visit, bytes, products, suffix};
 use crate::{HEADS, TOKENS};
 
 /// Patches of a photo of 448 pixels, in windows of 8 by 8, and the tower's heads.
@@ -31,7 +31,6 @@ fn causal() -> Vec<[i32; 2]> {
 fn prefill(rig: &Rig, visit: Visit) {
     let [n_heads, n_kv_heads, head_dim] = HEADS;
     let q = rig.values([TOKENS, n_heads, head_dim]);
-    let [k, v] = [0, 1].map(|_| rig.values([TOKENS, n_kv_heads, head_dim]));
     let ranges = causal();
     let key_ranges = key_ranges(&ranges, 0, TOKENS).concat();
     let (device, variant) = (&rig.compute.device, rig.compute.variant());
@@ -40,15 +39,20 @@ fn prefill(rig: &Rig, visit: Visit) {
     let scale = (head_dim as f32).powf(-0.5);
     let pairs = TOKENS * (TOKENS + 1) / 2;
     let forward = 2 * pairs * n_heads * head_dim;
-    let name = format!("prompt of {TOKENS}");
-    rig.case(visit, ["attention", &name], products(forward), || {
-        attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale, variant)
-    });
+    for kv in KvFormat::ALL {
+        let [k, v] = rig.cache(kv, [TOKENS, n_kv_heads, head_dim]);
+        let name = format!("prompt of {TOKENS}{}", suffix(kv));
+        rig.case(visit, ["attention", &name], products(forward), || {
+            attention(q.clone(), k.clone(), v.clone(), ranges.clone(), scale, variant)
+        });
+    }
 
+    let [k, v] = rig.cache(KvFormat::F32, [TOKENS, n_kv_heads, head_dim]);
     let (y, lse) = attention_with_lse(q.clone(), k.clone(), v.clone(), &ranges, 0, scale, variant)
         .expect("as it was called above");
     let dy = rig.values([TOKENS, n_heads, head_dim]);
     let saved = SavedAttention { q, k, v, y, lse, ranges, prefix: 0, scale, variant };
+    let name = format!("prompt of {TOKENS}");
     // Scores and their gradients twice, and three sums.
     rig.case(visit, ["attention_backward", &name], products(forward / 2 * 7), || {
         attention_backward(saved.clone(), dy.clone(), &key_ranges)
@@ -74,20 +78,22 @@ fn windows(rig: &Rig, visit: Visit) {
 }
 
 fn step(rig: &Rig, visit: Visit) {
-    let [n_heads, n_kv_heads, head_dim] = HEADS;
+    let ([n_heads, n_kv_heads, head_dim], variant) = (HEADS, rig.compute.variant());
+    let scale = (head_dim as f32).powf(-0.5);
+    let plan = StepAttention { scale, window: None, max_keys: TOKENS + TAIL, variant };
     for rows in [1, ANSWERS] {
         let slots = TOKENS + rows * TAIL;
         let q = rig.values([rows, n_heads, head_dim]);
-        let [k, v] = [0, 1].map(|_| rig.values([slots, n_kv_heads, head_dim]));
         let place = |row: usize| [TOKENS, TOKENS + row * TAIL, TAIL, 0];
         let places = rig.indices([rows, 4], (0..rows).flat_map(place));
-        let scale = (head_dim as f32).powf(-0.5);
-        let variant = rig.compute.variant();
-        let plan = StepAttention { scale, window: None, max_keys: TOKENS + TAIL, variant };
-        let name = format!("{rows} rows, {TOKENS} shared keys and {TAIL} each");
-        let work = bytes(2 * slots * n_kv_heads * head_dim);
-        rig.case(visit, ["attention_step", &name], work, || {
-            attention_step(q.clone(), k.clone(), v.clone(), &places, plan)
-        });
+        for kv in KvFormat::ALL {
+            let [k, v] = rig.cache(kv, [slots, n_kv_heads, head_dim]);
+            let keys = suffix(kv);
+            let name = format!("{rows} rows, {TOKENS} shared keys and {TAIL} each{keys}");
+            let work = bytes(2 * slots * n_kv_heads * kv.words(head_dim));
+            rig.case(visit, ["attention_step", &name], work, || {
+                attention_step(q.clone(), k.clone(), v.clone(), &places, plan)
+            });
+        }
     }
 }

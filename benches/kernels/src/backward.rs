@@ -1,12 +1,14 @@
 //! Gradients and the optimiser; those of attention are beside attention.
 
 use globe_ops::{
-    AdamStep, WeightFormat, adamw, linear_backward_weight, logp_gather, logp_gather_backward,
-    packed_linear_backward, rms_norm_backward, rotary_split_backward, swiglu_backward, zeros,
+    AdamStep, ByteMeans, WeightFormat, adamw, adamw_8bit, column_sums, gelu_backward,
+    linear_backward_weight, logp_gather, logp_gather_backward, packed_linear_backward,
+    rms_norm_backward, rms_norm_backward_weight, rotary_split_backward, sum_squares,
+    swiglu_backward, zeros,
 };
 
-use crate::rig::{Rig, Visit, bytes, products};
-use crate::{FFN, HEADS, HIDDEN, TOKENS, VOCAB};
+use crate::rig::{Rig, Visit, Work, bytes, products};
+use crate::{FFN, HEADS, HIDDEN, SECTIONS, TOKENS, VOCAB};
 
 /// Rank of an adapter.
 const RANK: usize = 16;
@@ -22,9 +24,17 @@ pub fn all(rig: &Rig, visit: Visit) {
     rig.case(visit, ["rms_norm_backward", &name], bytes(4 * TOKENS * HIDDEN), || {
         rms_norm_backward(x.clone(), &weight, dy.clone(), 1e-6, Some(dy.clone()))
     });
+    let into = zeros([HIDDEN], &rig.compute.device);
+    rig.case(visit, ["rms_norm_backward_weight", &name], bytes(2 * TOKENS * HIDDEN), || {
+        rms_norm_backward_weight(x.clone(), dy.clone(), 1e-6, into.clone())
+    });
     let (x, dy) = (rig.values([TOKENS, 2 * FFN]), rig.values([TOKENS, FFN]));
     rig.case(visit, ["swiglu_backward", &name], bytes(5 * TOKENS * FFN), || {
         swiglu_backward(x.clone(), dy.clone())
+    });
+    let x = rig.values([TOKENS, FFN]);
+    rig.case(visit, ["gelu_backward", &name], bytes(3 * TOKENS * FFN), || {
+        gelu_backward(x.clone(), dy.clone())
     });
     rotary(rig, visit);
     logp(rig, visit);
@@ -47,6 +57,10 @@ fn linear(rig: &Rig, visit: Visit) {
     rig.case(visit, ["linear_backward_weight", &name], work, || {
         linear_backward_weight(dy.clone(), x.clone(), 1e-6, into.clone())
     });
+    let (into, name) = (zeros([FFN], &rig.compute.device), format!("{TOKENS} rows"));
+    rig.case(visit, ["column_sums", &name], bytes(TOKENS * FFN), || {
+        column_sums(dy.clone(), into.clone())
+    });
 }
 
 fn rotary(rig: &Rig, visit: Visit) {
@@ -59,7 +73,7 @@ fn rotary(rig: &Rig, visit: Visit) {
     let name = format!("{TOKENS} tokens");
     rig.case(visit, ["rotary_split_backward", &name], bytes(2 * TOKENS * width), || {
         let (dq, dk, dv) = (dq.clone(), dk.clone(), dv.clone());
-        rotary_split_backward(dq, dk, dv, &table, &positions, &[8, 12, 12])
+        rotary_split_backward(dq, dk, dv, &table, &positions, &SECTIONS)
     });
 }
 
@@ -96,4 +110,11 @@ fn optimiser(rig: &Rig, visit: Visit) {
         let (gradient, mean, mean_sq) = (gradient.clone(), mean.clone(), mean_sq.clone());
         adamw(parameter.clone(), gradient, mean, mean_sq, &step)
     });
+    // Two values are read and one written, means are both.
+    let moved = (3 * size_of::<f32>() * PARAMETERS) as u64 + 2 * ByteMeans::size_bytes(PARAMETERS);
+    let means = ByteMeans::zeros(PARAMETERS, &rig.compute.device);
+    rig.case(visit, ["adamw_8bit", &name], Work::Bytes(moved), || {
+        adamw_8bit(parameter.clone(), gradient.clone(), means.clone(), &step)
+    });
+    rig.case(visit, ["sum_squares", &name], bytes(PARAMETERS), || sum_squares(gradient.clone()));
 }

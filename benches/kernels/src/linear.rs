@@ -16,20 +16,28 @@ pub fn all(rig: &Rig, visit: Visit) {
         for rows in ROWS {
             let x = rig.values([rows, HIDDEN]);
             let name = format!("{}/{rows} rows", format.name());
-            // Few rows wait for the weights, many for arithmetic.
-            let work = match rows {
-                1..=4 => Work::Bytes(weight.size_bytes()),
-                _ => products(rows * FFN * HIDDEN),
-            };
+            let work = work_of(rows, weight.size_bytes());
             rig.case(visit, ["packed_linear", &name], work, || {
                 packed_linear(x.clone(), &weight, None, Fused::default())
             });
         }
     }
     fused(rig, visit);
-    let (x, weight, bias) = (rig.values([16, HIDDEN]), rig.values(shape), rig.values([FFN]));
-    let work = products(16 * FFN * HIDDEN);
-    rig.case(visit, ["linear", "16 rows"], work, || linear(x.clone(), &weight, &bias));
+    let (weight, bias) = (rig.values(shape), rig.values([FFN]));
+    for rows in [1, 16] {
+        let x = rig.values([rows, HIDDEN]);
+        let work = work_of(rows, (size_of::<f32>() * FFN * HIDDEN) as u64);
+        let name = format!("{rows} rows");
+        rig.case(visit, ["linear", &name], work, || linear(x.clone(), &weight, &bias));
+    }
+}
+
+/// Few rows wait for the weights, many for arithmetic.
+fn work_of(rows: usize, weight_bytes: u64) -> Work {
+    match rows {
+        1..=4 => Work::Bytes(weight_bytes),
+        _ => products(rows * FFN * HIDDEN),
+    }
 }
 
 /// Norm, gate and up projection and SwiGLU in one kernel, as in a decode step.

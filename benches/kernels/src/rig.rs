@@ -1,8 +1,8 @@
 //! The device, values to work on, and what is done with each case.
 
 use globe_ops::{
-    Compute, DeviceChoice, Error, Int, PackedMatrix, Result, Tensor, WeightFormat, open_device,
-    tensor_f32, tensor_i32,
+    Compute, DeviceChoice, Error, Int, KvFormat, PackedMatrix, Result, Tensor, WeightFormat,
+    open_device, tensor_f32, tensor_i32,
 };
 
 /// What every bench starts from.
@@ -42,6 +42,29 @@ impl Rig {
         tensor_i32(values, shape, &self.compute.device)
     }
 
+    /// Keys and values that differ, as a cache holds them.
+    pub(crate) fn cache(
+        &self,
+        kv: KvFormat,
+        [slots, n_kv_heads, head_dim]: [usize; 3],
+    ) -> [Tensor<3>; 2] {
+        let shape = [slots, n_kv_heads, kv.words(head_dim)];
+        [0, 1].map(|_| match kv {
+            KvFormat::F32 => self.values(shape),
+            KvFormat::F16 => self.halves(shape),
+        })
+    }
+
+    /// 16-bit floats that differ, two in the bits of each value.
+    fn halves<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let n = shape.iter().product();
+        let value = |i: usize| {
+            let [low, high] = [2 * i, 2 * i + 1].map(|i| u32::from(half(i)));
+            f32::from_bits(low | (high << 16))
+        };
+        tensor_f32((0..n).map(value).collect(), shape, &self.compute.device)
+    }
+
     /// Weights that differ, with scales of 2^-7.
     ///
     /// # Errors
@@ -57,9 +80,7 @@ impl Rig {
             WeightFormat::Q4 | WeightFormat::Q8 => {
                 (0..bytes).map(|i| ((i * 7919) >> 3) as u8).collect()
             }
-            _ => (0..bytes / 2)
-                .flat_map(|i| (0x2400u16 | (i * 7919 % 1024) as u16).to_le_bytes())
-                .collect(),
+            _ => (0..bytes / 2).flat_map(|i| half(i).to_le_bytes()).collect(),
         };
         let scales = rows * PackedMatrix::row_scale_bytes(format, cols) / 2;
         let scales = [0x00, 0x20].repeat(scales); // f16
@@ -111,6 +132,19 @@ pub enum Work {
 
 /// What is done with each case.
 pub type Visit<'a> = &'a mut dyn FnMut(Case);
+
+/// A 16-bit float from 2^-6 to 2^-5.
+fn half(i: usize) -> u16 {
+    0x2400 | (i * 7919 % 1024) as u16
+}
+
+/// What the name of a case adds for keys that are not f32.
+pub(crate) fn suffix(kv: KvFormat) -> &'static str {
+    match kv {
+        KvFormat::F32 => "",
+        KvFormat::F16 => ", 16-bit keys",
+    }
+}
 
 /// Bytes of tensors of so many f32 values.
 pub(crate) fn bytes(values: usize) -> Work {

@@ -6,6 +6,7 @@ pub use globe_shaders::Fragment;
 use globe_shaders::{Stage, Team};
 
 use crate::raw_loop::RawQueue;
+use crate::reduce::reduce_of;
 use crate::replay::{Replay, asked};
 use crate::{Error, Result, tensor_f32, tensor_i32};
 
@@ -378,6 +379,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
     adapter.features.subgroups |= granted.subgroups;
     Variant::asked(&adapter)?;
     let replay = Replay::of(&adapter)?;
+    reduce_of(&adapter)?;
     Ok(Compute {
         nothing: nothing(&device),
         no_scales: no_scales(&device),

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Shape};
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use cubecl::{MemoryReport, MemoryScope};
-use globe_shaders::{Program, Reduce};
+use globe_shaders::Program;
 
 use crate::raw_loop::note;
 
@@ -131,18 +131,6 @@ pub(crate) fn launch(
         CubeCount::Static(x, y, z),
         KernelArguments::new().with_buffers(buffers).with_info(MetadataBindingInfo::custom(info)),
     );
-}
-
-/// How workgroups add up on the device of a tensor: within one subgroup where all of them hold four or eight, which
-/// only software does.
-pub(crate) fn reduce(tensor: &CubeTensor) -> Option<Reduce> {
-    let hardware = &tensor.client.properties().hardware;
-    // CubeCL hides the operations of software adapters, but one that names the size of its subgroups has them.
-    Some(match (hardware.plane_size_min, hardware.plane_size_max) {
-        (4, 4) => Reduce::Four,
-        (8, 8) => Reduce::Eight,
-        _ => Reduce::Wide,
-    })
 }
 
 /// An uninitialised tensor on the device of `like`.

@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use globe_shaders::{Kernel, Reduce};
 
 use crate::Result;
-use crate::launch::{contiguous, launch, reduce, words};
+use crate::launch::{contiguous, launch, words};
+use crate::reduce::reduce;
 use crate::shapes::expect;
 
 /// Outputs and columns per workgroup.
@@ -51,7 +52,7 @@ impl LinearBackwardWeightOps for CubeBackend {
         let [_, cols] = x.shape().dims();
         let params = words![rows, outputs, cols, scale];
         let (kernel, [height, width]) = match reduce(&x) {
-            Some(Reduce::Eight) if cols.is_multiple_of(4) => {
+            Reduce::Eight if cols.is_multiple_of(4) => {
                 (Kernel::LinearBackwardWeightLanes, LANES_TILE)
             }
             _ => (Kernel::LinearBackwardWeight, [TILE; 2]),

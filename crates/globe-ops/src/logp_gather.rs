@@ -7,7 +7,8 @@ use burn::tensor::{DType, Int, Tensor};
 use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, folded_groups, launch, output, reduce, words};
+use crate::launch::{contiguous, folded_groups, launch, output, words};
+use crate::reduce::reduce;
 use crate::shapes::{expect, supported};
 
 /// Which log-probability of a target is meant.
@@ -79,7 +80,7 @@ impl LogpGatherOps for CubeBackend {
         let stats = output(&logits, [rows, 3], DType::F32);
         let groups = folded_groups(rows as u32);
         let params = words![rows, vocab, groups[0], 1.0 / options.temperature, options.smoothing];
-        let program = Program { reduce: reduce(&logits), ..Kernel::LogpGather.into() };
+        let program = Program { reduce: Some(reduce(&logits)), ..Kernel::LogpGather.into() };
         launch(program, &[&logits, &targets, &stats], &params, groups);
         stats
     }

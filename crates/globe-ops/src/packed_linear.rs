@@ -4,7 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::wgpu::CubeBackend;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Tensor};
-use globe_shaders::{Kernel, Program, WeightFormat};
+use globe_shaders::{Kernel, Norm, Program, WeightFormat};
 
 use crate::device::Variant;
 use crate::launch::{contiguous, folded_groups, launch, words};
@@ -29,6 +29,8 @@ const QUAD_ROW_OUTPUTS: u32 = 16;
 /// Outputs per workgroup of `packed_linear_quads.wgsl`, and its rows where there are more than four.
 const QUADS_OUTPUTS: u32 = 32;
 const QUADS_ROWS: usize = 8;
+/// Outputs for each input up to which a product in subgroups of four takes the norm along: queries, keys and values.
+const NORM_OUTPUTS: usize = 4;
 /// Outputs per workgroup of `packed_linear_few.wgsl`.
 const FEW_OUTPUTS: u32 = 16;
 /// Outputs and rows per workgroup of `packed_linear_tile.wgsl`.
@@ -213,17 +215,21 @@ impl PackedLinearOps for CubeBackend {
         let [groups_y, groups_z, _] = folded_groups((outputs as u32).div_ceil(per_group));
         let rest = words![groups_y, plan.norm_dim as f32, plan.eps, MANY_TURNS];
         let params = [&params[..], &rest].concat();
-        let mut tensors = vec![&words, &scales, &x, &bias, &norm, &residual, &y];
-        if !plan.variant.takes_norm(rows) {
-            tensors.remove(4);
-        }
+        let is_quads = plan.variant == Variant::Quads;
+        let has_norm = flags & NORM != 0;
+        let tensors = match (is_quads, has_norm) {
+            (true, true) => vec![&words, &scales, &x, &bias, &residual, &y, &norm],
+            (true, false) => vec![&words, &scales, &x, &bias, &residual, &y],
+            (false, _) => vec![&words, &scales, &x, &bias, &norm, &residual, &y],
+        };
         let groups = [(rows as u32).div_ceil(at_once as u32), groups_y, groups_z];
         let team = (kernel == Kernel::PackedLinearFew).then(|| plan.variant.team());
         let is_fixed =
             [Kernel::PackedLinearManyLanes, Kernel::PackedLinearDot, Kernel::PackedLinearQuadRow]
                 .contains(&kernel);
         let at_once = (!is_fixed).then_some(at_once);
-        let program = Program { team, ..plan.program(kernel, at_once) };
+        let norm = is_quads.then_some(if has_norm { Norm::Rms } else { Norm::None });
+        let program = Program { team, norm, ..plan.program(kernel, at_once) };
         launch(program, &tensors, &params, groups);
         y
     }
@@ -287,7 +293,12 @@ impl PackedMatrix {
     /// Whether a product of so many rows takes the norm of its input along. Otherwise the norm is a kernel of its own,
     /// which two products of the same input had better share.
     pub fn takes_norm(&self, rows: usize) -> bool {
-        self.variant.takes_norm(rows)
+        let [outputs, inputs] = self.dims();
+        match self.variant {
+            // There each workgroup loads the norm's weights again, and a load is dear.
+            Variant::Quads => rows <= FEW_ROWS && outputs <= NORM_OUTPUTS * inputs,
+            variant => variant.takes_rows(rows),
+        }
     }
 }
 
@@ -295,15 +306,9 @@ impl Variant {
     /// So many rows that products take the kernels of long prompts.
     pub fn prompt_rows(self) -> usize {
         match self {
-            Self::Quads => QUADS_ROWS,
             Self::Lanes => MANY_ROWS,
             _ => FEW_ROWS + 1,
         }
-    }
-
-    /// Whether its kernels for so many rows divide their input by a norm.
-    fn takes_norm(self, rows: usize) -> bool {
-        self.takes_rows(rows) && self != Self::Quads
     }
 
     /// Whether its kernels walk whole rows, instead of tiles of many.
@@ -357,7 +362,7 @@ pub fn packed_linear(
     let [no_bias, no_norm, no_residual] = weight.nothing.clone();
     let (x, norm) = match fused.norm {
         None => (x, no_norm),
-        Some((norm, eps)) if !plan.variant.takes_norm(rows) => (rms_norm(x, norm, eps)?, no_norm),
+        Some((norm, eps)) if !weight.takes_norm(rows) => (rms_norm(x, norm, eps)?, no_norm),
         Some((norm, eps)) => {
             expect("packed_linear", "norm", norm.dims(), [width])?;
             (plan.flags, plan.eps) = (plan.flags | NORM, eps);

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Tensor};
 use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, folded_groups, launch, output, reduce, words};
+use crate::launch::{contiguous, folded_groups, launch, output, words};
+use crate::reduce::reduce;
 use crate::shapes::expect;
 
 /// The op on backend primitives.
@@ -39,7 +40,7 @@ impl RmsNormOps for CubeBackend {
         let y = output(&x, [rows, dim], DType::F32);
         let groups = folded_groups(rows as u32);
         let params = words![rows, dim, groups[0], eps];
-        let program = Program { reduce: reduce(&x), ..Kernel::RmsNorm.into() };
+        let program = Program { reduce: Some(reduce(&x)), ..Kernel::RmsNorm.into() };
         launch(program, &[&x, &weight, &y], &params, groups);
         y
     }

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Tensor};
 use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, folded_groups, launch, output, reduce, words};
+use crate::launch::{contiguous, folded_groups, launch, output, words};
+use crate::reduce::reduce;
 use crate::shapes::expect;
 
 /// The op on backend primitives. `residual` counts only if the flag says so.
@@ -59,7 +60,7 @@ impl RmsNormBackwardOps for CubeBackend {
         let groups = folded_groups(rows as u32);
         let params = words![rows, dim, groups[0], eps, u32::from(has_residual)];
         let tensors = [&x, &weight, &dy, &residual, &dx];
-        let program = Program { reduce: reduce(&x), ..Kernel::RmsNormBackward.into() };
+        let program = Program { reduce: Some(reduce(&x)), ..Kernel::RmsNormBackward.into() };
         launch(program, &tensors, &params, groups);
         dx
     }

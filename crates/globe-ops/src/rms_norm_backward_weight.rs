@@ -8,7 +8,8 @@ use globe_shaders::{Kernel, Program};
 
 use crate::Result;
 use crate::column_sums::ColumnSumsOps;
-use crate::launch::{contiguous, launch, output, reduce, words};
+use crate::launch::{contiguous, launch, output, words};
+use crate::reduce::reduce;
 use crate::shapes::expect;
 
 /// Workgroups, each with a sum of its own.
@@ -54,7 +55,7 @@ impl RmsNormBackwardWeightOps for CubeBackend {
         let partial = output(&x, [n_groups, dim], DType::F32);
         let params = words![rows, dim, n_groups, eps];
         let groups = [n_groups as u32, 1, 1];
-        let program = Program { reduce: reduce(&x), ..Kernel::RmsNormBackwardWeight.into() };
+        let program = Program { reduce: Some(reduce(&x)), ..Kernel::RmsNormBackwardWeight.into() };
         launch(program, &[&x, &dy, &partial], &params, groups);
         Self::column_sums(partial, into)
     }

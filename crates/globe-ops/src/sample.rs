@@ -1,13 +1,17 @@
 //! The next token of every row, chosen on the device.
 
 use burn::backend::wgpu::CubeBackend;
-use burn::tensor::Tensor;
-use globe_shaders::{Kernel, Program};
+use burn::tensor::{DType, Tensor};
+use globe_shaders::{Kernel, Program, Reduce};
 
 use crate::advance::{int, on_gpu};
-use crate::launch::{launch, reduce, words};
+use crate::launch::{launch, output, words};
+use crate::reduce::reduce;
 use crate::shapes::expect;
 use crate::{BatchState, Result};
+
+/// Tokens of a workgroup of `sample_parts.wgsl`.
+const PART: usize = 4096;
 
 /// How tokens are chosen. The order of the steps is that of vLLM: penalties, temperature, top-k,
 /// top-p.
@@ -57,14 +61,25 @@ pub fn sample(logits: Tensor<2>, state: &BatchState, options: &SampleOptions) ->
         options.frequency,
         options.presence
     ];
-    let tensors = [
-        &on_gpu(logits.try_into_primitive::<CubeBackend>())?,
-        &int(&state.seen)?,
-        &int(&state.draws)?,
-        &int(&state.tokens)?,
-        &on_gpu(state.logp.clone().try_into_primitive::<CubeBackend>())?,
-    ];
-    let program = Program { reduce: reduce(tensors[0]), ..Kernel::Sample.into() };
-    launch(program, &tensors, &params, [rows as u32, 1, 1]);
+    let logits = on_gpu(logits.try_into_primitive::<CubeBackend>())?;
+    let (seen, draws) = (int(&state.seen)?, int(&state.draws)?);
+    let tokens = int(&state.tokens)?;
+    let logp = on_gpu(state.logp.clone().try_into_primitive::<CubeBackend>())?;
+    let rows = rows as u32;
+    match reduce(&logits) {
+        Reduce::Wide => {
+            let parts = vocab.div_ceil(PART);
+            let found = output(&logits, [rows as usize, parts, 8], DType::F32);
+            let tensors = [&logits, &seen, &draws, &found];
+            launch(Kernel::SampleParts, &tensors, &params, [parts as u32, rows, 1]);
+            let tensors = [&logits, &draws, &found, &tokens, &logp];
+            launch(Kernel::SampleMerge, &tensors, &params, [rows, 1, 1]);
+        }
+        narrow => {
+            let program = Program { reduce: Some(narrow), ..Kernel::Sample.into() };
+            let tensors = [&logits, &seen, &draws, &tokens, &logp];
+            launch(program, &tensors, &params, [rows, 1, 1]);
+        }
+    }
     Ok(())
 }

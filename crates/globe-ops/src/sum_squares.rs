@@ -7,7 +7,8 @@ use burn::tensor::{DType, Tensor};
 use globe_shaders::{Kernel, Program};
 
 use crate::Result;
-use crate::launch::{contiguous, launch, output, reduce, words};
+use crate::launch::{contiguous, launch, output, words};
+use crate::reduce::reduce;
 
 /// Most workgroups of the first stage; the second stage adds their sums in one.
 const MAX_GROUPS: usize = 256;
@@ -39,7 +40,7 @@ impl SumSquaresOps for CubeBackend {
         let slice = len.div_ceil(MAX_GROUPS).max(MIN_SLICE);
         let groups = len.div_ceil(slice).max(1);
         let partial = output(&x, [groups], DType::F32);
-        let program = Program { reduce: reduce(&x), ..Kernel::SumSquares.into() };
+        let program = Program { reduce: Some(reduce(&x)), ..Kernel::SumSquares.into() };
         let params = words![len, slice, 1u32];
         launch(program, &[&x, &partial], &params, [groups as u32, 1, 1]);
         if groups == 1 {
