@@ -57,7 +57,7 @@ fn logits(set: Setting<'_>, model: &str, options: &str) -> Value {
 fn locate(options: &str) -> Value {
     let line = "locate images/photo.jpg --model window56 --samples 2 --max-tokens 8 --temperature 0 \
                 --format json --quiet";
-    globe(&format!("{line} {options}")).expect(3).json()[0].take()
+    globe(&format!("{line} {options}")).expect(3).json()[0].clone()
 }
 
 /// Device memory in use at the end of a phase of `globe locate`.
@@ -129,7 +129,8 @@ fn the_reference_gives_the_tokens_of_the_default() {
             assert_eq!(got[field], json!(golden.ints(field)), "{field} {options}");
         }
         let expected = golden.floats("last_logits");
-        assert_close_scaled(options, &last_logits(&got), &expected, LOGIT_TOL);
+        let what = format!("logits {options}");
+        assert_close_scaled(&what, &last_logits(&got), &expected, LOGIT_TOL);
     }
 
     let (default, reference) = (locate(""), locate("--reference"));
@@ -140,13 +141,11 @@ fn the_reference_gives_the_tokens_of_the_default() {
 
 #[test]
 fn a_cache_of_16_bits_is_half_as_large_by_every_report() {
-    let inspect = |bits: u32| {
-        globe(&format!("inspect window56 --cache-bits {bits} --memory-mb 64 --json")).expect(0)
-    };
+    let inspect =
+        |bits: u32| globe(&format!("inspect window56 --cache-bits {bits} --json")).expect(0).json();
     let number = |report: &Value, pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
-    let full = inspect(32).json();
-    let [cache, half] =
-        [&full, &inspect(16).json()].map(|report| number(report, "/memory/cache"));
+    let full = inspect(32);
+    let [cache, half] = [&full, &inspect(16)].map(|report| number(report, "/memory/cache"));
     // The cache has a table of angles besides, in f32 either way.
     let keys = number(&full, "/cache_bytes_per_1000_tokens") / 1000;
     let tokens = cache / (keys + 4 * number(&full, "/text/head_dim"));
