@@ -1,6 +1,7 @@
 //! `globe bench`: how fast this adapter answers, beside how fast it could.
 
 mod load;
+mod phase;
 mod roof;
 mod shape;
 mod stats;
@@ -10,10 +11,14 @@ use std::time::Instant;
 
 use anyhow::Context;
 use globe_model::{Batch, Cache, Config, ImageGrid, Model, WeightPlan, Workload};
-use globe_ops::{Compute, SampleOptions, Tensor, open_device, read_f32};
+use globe_ops::{
+    Compute, SampleOptions, Tensor, dispatch_count, open_device, prefix_reads, read_f32,
+    submit_count,
+};
 use serde::Serialize;
 
 use self::load::LoadReport;
+use self::phase::Phase;
 pub use self::roof::Roof;
 pub use self::shape::Shape;
 use self::stats::Stats;
@@ -57,15 +62,19 @@ struct Report {
 struct ImageReport {
     patches: usize,
     tokens: usize,
-    seconds: Stats,
+    dispatches: usize,
+    /// Tokens are those that the language model reads.
+    #[serde(flatten)]
+    phase: Phase,
 }
 
 /// One prompt.
 #[derive(Serialize)]
 struct PrefillReport {
     tokens: usize,
-    seconds: Stats,
-    tokens_per_second: f64,
+    dispatches: usize,
+    #[serde(flatten)]
+    phase: Phase,
 }
 
 /// Answers to one prompt, some at once.
@@ -125,7 +134,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
             let precision = globe_model::Precision::Stored;
             let config = Config::load(&folder).await.or_usage()?;
             let weights = WeightPlan::of_folder(&folder, &config, false).await.or_usage()?;
-            check(&weights, &config, budget, args).or_usage()?;
+            check(&weights, &config, &compute, budget, args).or_usage()?;
             let model = Model::load(&folder, config, &compute, precision, &mut on_progress).await;
             (model.or_usage()?, folder.path().display().to_string(), None)
         }
@@ -133,7 +142,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
             let config = args.shape.config();
             let (bits, vision_bits) = (args.bits, args.bits.max(8));
             let weights = WeightPlan::random(&config, bits, vision_bits).or_usage()?;
-            check(&weights, &config, budget, args).or_usage()?;
+            check(&weights, &config, &compute, budget, args).or_usage()?;
             let model = Model::random(config, bits, vision_bits, &compute, &mut on_progress).await;
             (model.or_usage()?, format!("{} (random weights)", args.shape.name()), Some(bits))
         }
@@ -145,10 +154,10 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     phases.end("load", &compute);
     let mut image = None;
     if args.image > 0 {
-        image = Some(encode(&model, args.image, args.repeats).await?);
+        image = Some(encode(&model, &roof, args).await?);
         phases.end("encode", &compute);
     }
-    let prefill = prefill(&model, args).await?;
+    let prefill = prefill(&model, &roof, args).await?;
     phases.end("prefill", &compute);
     let mut decode = Vec::new();
     for batch in &args.batch {
@@ -186,6 +195,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
 fn check(
     weights: &WeightPlan,
     config: &Config,
+    compute: &Compute,
     budget: Option<u64>,
     args: &BenchArgs,
 ) -> globe_model::Result<()> {
@@ -198,7 +208,13 @@ fn check(
         penalties: false,
         kv: args.memory.cache_bits.0,
     };
-    weights.plan(config, &work).check(budget.unwrap_or(u64::MAX))
+    let plan = weights.plan(config, &work);
+    plan.check(budget.unwrap_or(u64::MAX))?;
+    let (size_bytes, limit_bytes) = (plan.largest_buffer, compute.max_binding_bytes);
+    if size_bytes > limit_bytes {
+        return Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into());
+    }
+    Ok(())
 }
 
 /// Patches of a square image.
@@ -208,23 +224,26 @@ fn grid(config: &Config, side: usize) -> ImageGrid {
     ImageGrid([1, patches, patches])
 }
 
-async fn encode(model: &Model, side: usize, repeats: usize) -> Result<ImageReport, Fail> {
+async fn encode(model: &Model, roof: &Roof, args: &BenchArgs) -> Result<ImageReport, Fail> {
     let cfg = &model.config().vision;
-    let grid = grid(model.config(), side);
+    let grid = grid(model.config(), args.image);
     let values = grid.patches() * cfg.patch_values();
-    let mut times = Vec::new();
-    for i in 0..=repeats {
+    let (mut times, mut dispatches) = (Vec::new(), 0);
+    for i in 0..=args.repeats {
         // Other values each time, and bytes that are touched: nothing can be skipped.
         let pixels: Vec<f32> = (0..values).map(|p| ((p + i) % 255) as f32 / 127.0 - 1.0).collect();
+        let before = dispatch_count();
         let start = Instant::now();
         let features = model.encode_images(pixels, &[grid]).or_usage()?;
+        dispatches = (dispatch_count() - before) as usize;
         let sum: f32 = read_f32(features).await?.iter().sum();
         let seconds = start.elapsed().as_secs_f64();
         sure(sum.is_finite(), "the tower gave no numbers")?;
         times.extend((i > 0).then_some(seconds)); // the first compiles pipelines
     }
     let tokens = model.image_tokens(grid).or_usage()?;
-    Ok(ImageReport { patches: grid.patches(), tokens, seconds: Stats::new(times) })
+    let phase = Phase::new(Stats::new(times), tokens, phase::of_image(cfg, &grid), roof);
+    Ok(ImageReport { patches: grid.patches(), tokens, dispatches, phase })
 }
 
 /// Token ids that differ, from anywhere in the vocabulary but the image token.
@@ -237,21 +256,23 @@ fn prompt(model: &Model, n: usize, seed: usize) -> Vec<u32> {
         .collect()
 }
 
-async fn prefill(model: &Model, args: &BenchArgs) -> Result<PrefillReport, Fail> {
+async fn prefill(model: &Model, roof: &Roof, args: &BenchArgs) -> Result<PrefillReport, Fail> {
     let mut cache = model.cache(args.prompt, 1, 1);
-    let mut times = Vec::new();
+    let (mut times, mut dispatches) = (Vec::new(), 0);
     for i in 0..=args.repeats {
         let ids = prompt(model, args.prompt, i);
+        let before = dispatch_count();
         let start = Instant::now();
         let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
+        dispatches = (dispatch_count() - before) as usize;
         let sum: f32 = read_f32(logits).await?.iter().sum();
         let seconds = start.elapsed().as_secs_f64();
         sure(sum.is_finite(), "the model gave no numbers")?;
         times.extend((i > 0).then_some(seconds));
     }
-    let seconds = Stats::new(times);
-    let tokens_per_second = args.prompt as f64 / seconds.median;
-    Ok(PrefillReport { tokens: args.prompt, seconds, tokens_per_second })
+    let flops = phase::of_prompt(model.config(), args.prompt);
+    let phase = Phase::new(Stats::new(times), args.prompt, flops, roof);
+    Ok(PrefillReport { tokens: args.prompt, dispatches, phase })
 }
 
 async fn answers(
@@ -265,7 +286,7 @@ async fn answers(
     let ids = prompt(model, args.prompt, 0);
     let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
     let samples: Vec<u32> = (0..rows as u32).collect();
-    let (mut times, mut host, mut dispatches) = (Vec::new(), Vec::new(), 0);
+    let (mut times, mut host, mut launched) = (Vec::new(), Vec::new(), [0; 2]);
     let mut records = Vec::new();
     for i in 0..=args.repeats {
         let options =
@@ -276,6 +297,7 @@ async fn answers(
         let recorded = call.elapsed().as_secs_f64();
         batch.read().await.or_usage()?;
         let steps = args.tokens - 2;
+        let before = submit_count();
         let start = Instant::now();
         // A full queue makes a call wait for the device, so the quickest call is the host's part.
         let mut queued = f64::INFINITY;
@@ -284,10 +306,11 @@ async fn answers(
             batch.step(model, &cache).or_usage()?;
             queued = queued.min(call.elapsed().as_secs_f64());
         }
+        let submits = (submit_count() - before) as usize;
         let drawn = batch.read().await.or_usage()?;
         let seconds = start.elapsed().as_secs_f64() / steps as f64;
         sure(drawn.steps == args.tokens, "not every token was drawn")?;
-        dispatches = batch.n_dispatches().unwrap_or(0);
+        launched = [batch.n_dispatches().unwrap_or(0), submits.div_ceil(steps)];
         if i > 0 {
             times.push(seconds);
             host.push(queued);
@@ -296,7 +319,7 @@ async fn answers(
     }
     let [replay, raw] = host_cost(model, &cache, &logits, &samples, compute).await?;
     let stats = [times, host, records].map(Stats::new);
-    let report = decode_report(model, rows, roof, args, stats, dispatches);
+    let report = decode_report(model, rows, roof, compute, args, stats, launched);
     let micros = |times: Vec<f64>| (!times.is_empty()).then(|| Stats::new(times).median * 1e6);
     let (host_microseconds_replay, host_microseconds_raw_loop) = (micros(replay), micros(raw));
     Ok(DecodeReport { host_microseconds_replay, host_microseconds_raw_loop, ..report })
@@ -335,14 +358,17 @@ fn decode_report(
     model: &Model,
     rows: usize,
     roof: &Roof,
+    compute: &Compute,
     args: &BenchArgs,
     [seconds, host, record]: [Stats; 3],
-    dispatches: usize,
+    [dispatches, submits]: [usize; 2],
 ) -> DecodeReport {
     let cfg = &model.config().text;
     let words = model.kv().words(cfg.head_dim());
     let key_bytes = 2 * cfg.num_hidden_layers * cfg.n_kv_heads() * words * size_of::<f32>();
-    let keys = (args.prompt + args.tokens / 2) * rows;
+    let group = cfg.num_attention_heads / cfg.n_kv_heads();
+    let prefixes = prefix_reads(compute.variant(), rows, group);
+    let keys = args.prompt * prefixes + args.tokens / 2 * rows;
     let bytes = model.bytes_per_token() + (key_bytes * keys) as u64;
     let gigabytes_per_second = bytes as f64 / seconds.median / 1e9;
     DecodeReport {
@@ -354,7 +380,7 @@ fn decode_report(
         gigabytes_per_second,
         share_of_copy_bandwidth: gigabytes_per_second / roof.copy_gigabytes_per_second,
         dispatches_per_step: dispatches,
-        submits_per_step: dispatches.div_ceil(globe_ops::TASKS_MAX),
+        submits_per_step: submits,
         host_microseconds_per_step: host.median * 1e6,
         host_microseconds_replay: None,
         host_microseconds_raw_loop: None,
@@ -381,20 +407,21 @@ fn text(report: &Report) -> String {
     );
     if let Some(image) = &report.image {
         text += &format!(
-            "image    {:8.1} ms ± {:.1} for {} patches, {} tokens\n",
-            image.seconds.median * 1e3,
-            image.seconds.spread * 1e3,
+            "image    {:8.1} tokens/s ({} patches to {} tokens in {}, {} dispatches)\n",
+            image.phase.tokens_per_second,
             image.patches,
-            image.tokens
+            image.tokens,
+            image.phase.text(),
+            image.dispatches,
         );
     }
     let prefill = &report.prefill;
     text += &format!(
-        "prefill  {:8.1} tokens/s ({} tokens in {:.1} ms ± {:.1})\n",
-        prefill.tokens_per_second,
+        "prefill  {:8.1} tokens/s ({} tokens in {}, {} dispatches)\n",
+        prefill.phase.tokens_per_second,
         prefill.tokens,
-        prefill.seconds.median * 1e3,
-        prefill.seconds.spread * 1e3
+        prefill.phase.text(),
+        prefill.dispatches,
     );
     for decode in &report.decode {
         text += &format!(

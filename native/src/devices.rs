@@ -26,6 +26,8 @@ struct AdapterView<'a> {
     api: &'a str,
     driver: &'a str,
     software: bool,
+    /// What a program may take of its own memory, where that is known.
+    memory_bytes: Option<u64>,
     max_binding_bytes: u64,
     f16: bool,
     subgroups: bool,
@@ -55,6 +57,7 @@ impl<'a> From<&'a Adapter> for AdapterView<'a> {
             api: &adapter.api,
             driver: &adapter.driver,
             software: adapter.software,
+            memory_bytes: adapter.memory_bytes,
             max_binding_bytes: adapter.max_binding_bytes,
             f16: adapter.features.f16,
             subgroups: adapter.features.subgroups,
@@ -106,8 +109,11 @@ fn adapter(adapter: &AdapterView) -> String {
         abilities.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
     let features = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     let binding = adapter.max_binding_bytes >> 20;
+    let memory = adapter
+        .memory_bytes
+        .map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MiB free", bytes >> 20));
     format!(
-        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n  replay    {}, of {} (GLOBE_REPLAY forces one)\n  sums      {}, of {} (GLOBE_REDUCE forces one)\n",
+        "{}\n  api       {} ({kind})\n  driver    {}\n  features  {features}\n  memory    {memory}\n  binding   at most {binding} MiB per buffer\n  kernels   {}, of {} (GLOBE_LINEAR forces one)\n  replay    {}, of {} (GLOBE_REPLAY forces one)\n  sums      {}, of {} (GLOBE_REDUCE forces one)\n",
         adapter.name,
         adapter.api,
         adapter.driver,
@@ -131,6 +137,7 @@ mod tests {
             api: "vulkan",
             driver: "mesa 25",
             software: true,
+            memory_bytes: Some(2 << 30),
             max_binding_bytes: 128 << 20,
             f16: true,
             subgroups: false,
@@ -150,6 +157,7 @@ Some GPU
   api       vulkan (software)
   driver    mesa 25
   features  f16, timestamps, cooperative matrices
+  memory    2048 MiB free
   binding   at most 128 MiB per buffer
   kernels   teams, of subgroups, teams (GLOBE_LINEAR forces one)
   replay    vulkan, of vulkan, wgpu (GLOBE_REPLAY forces one)

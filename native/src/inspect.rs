@@ -5,6 +5,7 @@ use globe_engine::{Demand, plan};
 use globe_format::Folder;
 
 use globe_model::{MemoryPlan, Model, Summary};
+use globe_ops::KvFormat;
 use globe_text::{ChatTemplate, Prompt, StopTokens, TemplateSource, Tokenizer};
 use serde::Serialize;
 
@@ -124,7 +125,7 @@ async fn inspect(
     let demand = Demand { answers, max_tokens, max_pixels, kv, ..Demand::default() };
     let plan = keep(plan(folder, false, &demand).await, &mut problems);
     let memory = plan.map(|plan| memory(plan, &demand, budget));
-    (memory.map(|memory| report(&summary, template.source(), memory)), problems)
+    (memory.map(|memory| report(&summary, template.source(), kv, memory)), problems)
 }
 
 fn memory(plan: MemoryPlan, demand: &Demand, budget: Budget) -> Memory {
@@ -147,7 +148,7 @@ fn keep<T, E: Into<anyhow::Error>>(
     result.map_err(|error| problems.push(error.into())).ok()
 }
 
-fn report(summary: &Summary, template: TemplateSource, memory: Memory) -> Report {
+fn report(summary: &Summary, template: TemplateSource, kv: KvFormat, memory: Memory) -> Report {
     let (text, vision) = (&summary.config.text, &summary.config.vision);
     let dtypes = summary.formats.iter().map(|stored| Stored {
         dtype: stored.format,
@@ -162,7 +163,7 @@ fn report(summary: &Summary, template: TemplateSource, memory: Memory) -> Report
         stored_bytes: summary.stored_bytes,
         dtypes: dtypes.collect(),
         device_weight_bytes: summary.device_bytes,
-        cache_bytes_per_1000_tokens: CACHE_TOKENS * summary.cache_bytes_per_token,
+        cache_bytes_per_1000_tokens: CACHE_TOKENS * summary.cache_bytes_per_token(kv),
         memory,
         text: TextSizes {
             num_hidden_layers: text.num_hidden_layers,

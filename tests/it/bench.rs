@@ -16,6 +16,48 @@ fn check_numbers(report: &Value, path: &str) {
     }
 }
 
+/// What the report always says; a field that is missing or null is no number.
+const NUMBERS: [&str; 24] = [
+    "/roof/copy_gigabytes_per_second",
+    "/roof/gigaflops_per_second",
+    "/weight_bytes_per_token",
+    "/image/patches",
+    "/image/dispatches",
+    "/image/seconds/median",
+    "/image/seconds/spread",
+    "/image/tokens_per_second",
+    "/image/gigaflops_per_second",
+    "/image/share_of_arithmetic",
+    "/prefill/dispatches",
+    "/prefill/seconds/median",
+    "/prefill/tokens_per_second",
+    "/prefill/share_of_arithmetic",
+    "/decode/0/tokens_per_second",
+    "/decode/0/bytes_per_step",
+    "/decode/0/share_of_copy_bandwidth",
+    "/decode/0/dispatches_per_step",
+    "/decode/0/submits_per_step",
+    "/decode/0/host_microseconds_per_step",
+    "/decode/0/host_microseconds_replay",
+    "/decode/1/record_milliseconds",
+    "/device_bytes_in_use",
+    "/host_peak_bytes",
+];
+
+#[test]
+fn every_number_is_there_and_above_zero() {
+    let line =
+        "bench --model window56 --prompt 40 --tokens 8 --batch 1,3 --image 56 --repeats 5 --json";
+    let report: Value = serde_json::from_str(&globe(line).expect(0).stdout).unwrap();
+    for place in NUMBERS {
+        let number = report.pointer(place).and_then(Value::as_f64);
+        assert!(number.is_some_and(|n| n > 0.0), "{place}: {number:?}");
+    }
+    assert_eq!(report["decode"][0]["submits_per_step"], 1, "counted, not computed");
+    let phases: Vec<_> = report["memory"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
+    assert_eq!(phases, ["roof", "load", "encode", "prefill", "decode", "decode"]);
+}
+
 #[test]
 fn a_training_step_is_measured_beside_answers() {
     let line = "bench train --model tied --prompt 60 --tokens 12 --batch 1,3 --image 28 --repeats 2 \

@@ -145,9 +145,13 @@ fn a_cache_of_16_bits_is_half_as_large_by_every_report() {
         |bits: u32| globe(&format!("inspect window56 --cache-bits {bits} --json")).expect(0).json();
     let number = |report: &Value, pointer: &str| report.pointer(pointer).unwrap().as_u64().unwrap();
     let full = inspect(32);
-    let [cache, half] = [&full, &inspect(16)].map(|report| number(report, "/memory/cache"));
+    let small = inspect(16);
+    let [cache, half] = [&full, &small].map(|report| number(report, "/memory/cache"));
     // The cache has a table of angles besides, in f32 either way.
-    let keys = number(&full, "/cache_bytes_per_1000_tokens") / 1000;
+    let [a_thousand, fewer] =
+        [&full, &small].map(|report| number(report, "/cache_bytes_per_1000_tokens"));
+    assert_eq!(a_thousand, 2 * fewer);
+    let keys = a_thousand / 1000;
     let tokens = cache / (keys + 4 * number(&full, "/text/head_dim"));
     assert_eq!(cache - half, tokens * keys / 2);
 

@@ -37,7 +37,20 @@ impl From<globe_geo::Error> for Failure {
 
 impl From<globe_image::Error> for Failure {
     fn from(error: globe_image::Error) -> Self {
-        Self { code: "Image", message: error.to_string() }
+        use globe_image::Error as E;
+        // Limits are the page's own: a visitor cannot raise them.
+        let message = match &error {
+            E::TooManyPixels { width, height, .. } | E::TooMuchMemory { width, height, .. } => {
+                format!(
+                    "{width} x {height} pixels are more than this page takes; make the photo smaller"
+                )
+            }
+            E::DecoderMemory { .. } => {
+                "the photo takes more memory than this page has; make it smaller".into()
+            }
+            _ => error.to_string(),
+        };
+        Self { code: "Image", message }
     }
 }
 
@@ -97,9 +110,11 @@ fn ops(error: &OpsError) -> Failure {
 }
 
 fn too_large(size_bytes: u64, limit_bytes: u64) -> Failure {
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
     let message = format!(
-        "a part of {size_bytes} bytes exceeds what this graphics processor takes at once \
-         ({limit_bytes} bytes); use a smaller model"
+        "a part of {} MB exceeds what this graphics processor takes at once ({} MB); use a smaller model",
+        megabytes(size_bytes),
+        megabytes(limit_bytes)
     );
     Failure { code: "DoesNotFit", message }
 }

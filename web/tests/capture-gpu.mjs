@@ -6,7 +6,7 @@
  */
 export function captureGpu() {
   const KEPT = 8;
-  const captured = (globalThis.captured = { device: null, programs: [], texts: [], submissions: [], submitted: 0 });
+  const captured = (globalThis.captured = { device: null, programs: [], texts: [], submissions: [], submitted: 0, buffers: 0 });
   const sources = new WeakMap();
   const wrap = (type, name, hear) => {
     const { [name]: plain } = type.prototype;
@@ -30,6 +30,7 @@ export function captureGpu() {
     pipelines.set(pipeline, line);
   };
   wrap(GPUDevice, 'createComputePipeline', made);
+  wrap(GPUDevice, 'createBuffer', () => void captured.buffers++);
   const passes = new WeakMap();
   wrap(GPUCommandEncoder, 'beginComputePass', function (pass) {
     const list = passes.get(this) ?? [];

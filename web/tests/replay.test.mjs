@@ -44,6 +44,16 @@ for (const answers of [1, 8]) {
     /** Of a length that was answered just before: steps are recorded and their pace is known. */
     const decode = async (maxTokens) => (await once(maxTokens), once(maxTokens));
 
+    // Steps make no buffers: a longer answer makes them only for looks at its tokens, each of which follows a submission.
+    const made = async (maxTokens) => {
+      const counts = () => worker.evaluate(() => ({ buffers: captured.buffers, submitted: captured.submitted }));
+      const [before, { steps }, after] = [await counts(), await once(maxTokens), await counts()];
+      return { steps, buffers: after.buffers - before.buffers, submitted: after.submitted - before.submitted };
+    };
+    const [few, many] = [await made(SHORT), await made(LONG)];
+    const more = (name) => many[name] - few[name];
+    t.diagnostic(`${more('steps')} more steps: ${more('buffers')} more buffers, ${more('submitted')} more submissions`);
+
     const texts = await worker.evaluate(() => captured.texts);
     assert.equal(new Set(texts).size, texts.length, 'a kernel was compiled twice');
 

@@ -8,7 +8,7 @@ export type DeviceChoice = 'auto' | 'gpu' | 'cpu';
 
 /** How far a load is. */
 export interface Progress {
-  /** `fetch` and `verify` count bytes, `upload` tensors, `compile` steps. */
+  /** All count bytes but `compile`, which counts steps. */
   stage: 'fetch' | 'verify' | 'upload' | 'compile';
   done: number;
   total: number;

@@ -75,11 +75,12 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   refuse(args.subgroups ? [] : ['subgroups']);
   const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
   stopIf(signal);
-  const report = (done: number, total: number) => {
-    moved();
-    emit({ stage: 'upload', done, total });
-  };
-  engine = await WebEngine.load(opened.folder as never, device, subgroups, report);
+  const told = throttled(emit);
+  let uploaded = 0;
+  const upload = (bytes: number) => told({ stage: 'upload', done: (uploaded += bytes), total: Math.max(opened.bytes, uploaded) });
+  upload(0);
+  engine = await WebEngine.load(counted(opened.folder, upload) as never, device, subgroups, moved);
+  emit({ stage: 'upload', done: uploaded, total: uploaded });
   beat.watched = false; // compiling says nothing for long
   stopIf(signal);
   if (broken) throw broken;
@@ -128,6 +129,21 @@ async function keepNews(): Promise<void> {
   if (!list) return;
   kernels.expect(list);
   await keep(list).catch(explain); // a visit without them is only slower
+}
+
+/** A folder that tells how many bytes were read of it. */
+function counted(folder: ModelFolder, onBytes: (bytes: number) => void): ModelFolder {
+  const open = async (name: string) => {
+    const file = await folder.open(name);
+    if (!file) return null;
+    const read = async (start: number, end: number) => {
+      const bytes = await file.read(start, end);
+      onBytes(bytes.length);
+      return bytes;
+    };
+    return { size: file.size, read };
+  };
+  return { open };
 }
 
 interface Opened {

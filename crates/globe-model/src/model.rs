@@ -58,8 +58,15 @@ pub struct Summary {
     pub stored_bytes: u64,
     /// Bytes of the weights on the device.
     pub device_bytes: u64,
+}
+
+impl Summary {
     /// Bytes of the cache for one token.
-    pub cache_bytes_per_token: u64,
+    pub fn cache_bytes_per_token(&self, kv: KvFormat) -> u64 {
+        let text = &self.config.text;
+        let words = 2 * text.n_kv_heads() * kv.words(text.head_dim());
+        (text.num_hidden_layers * words * size_of::<f32>()) as u64
+    }
 }
 
 /// Tensors of one number format.
@@ -134,8 +141,6 @@ impl Model {
             Store::Packed(packed) => (packed.manifest().tensors.len(), packed_formats(packed)),
             Store::Random(_) => unreachable!("a folder is read"),
         };
-        let text = &config.text;
-        let row = 2 * text.n_kv_heads() * text.head_dim() * size_of::<f32>();
         Ok(Summary {
             architecture: Qwen2_5Vl::ARCHITECTURE,
             n_tensors,
@@ -143,7 +148,6 @@ impl Model {
             stored_bytes: formats.iter().map(|f| f.size_bytes).sum(),
             device_bytes: device_bytes(&store, &specs),
             formats,
-            cache_bytes_per_token: (text.num_hidden_layers * row) as u64,
             config,
         })
     }

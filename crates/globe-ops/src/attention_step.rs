@@ -168,6 +168,14 @@ impl AttentionStepOps for CubeBackend {
     }
 }
 
+/// How often a step of `rows` rows reads the keys that they share, where `group` query heads share a key head.
+pub fn prefix_reads(variant: Variant, rows: usize, group: usize) -> usize {
+    match variant {
+        Variant::Lanes if rows > 1 => (rows * group).div_ceil(LANES * AT_ONCE),
+        _ => rows,
+    }
+}
+
 /// Bytes of the partial sums of [`attention_step`], which reads keys in chunks: `n_heads` heads of
 /// `head_dim` in each of `rows` rows over at most `max_keys` keys.
 pub fn step_scratch_bytes(rows: usize, n_heads: usize, head_dim: usize, max_keys: usize) -> u64 {

@@ -6,7 +6,7 @@ use burn::backend::wgpu::CubeBackend;
 use burn::tensor::{Int, Tensor};
 use cubecl::client::{Client, Graph};
 
-use crate::raw_loop::{Launches, RawLoop, RawQueue};
+use crate::raw_loop::{Launches, RawLoop, RawQueue, submitted};
 use crate::vulkan::Commands;
 use crate::{Error, Result};
 
@@ -85,6 +85,8 @@ impl StepGraph {
             raw_loop.run(times);
             return Ok(());
         }
+        // CubeCL submits each replay by itself, and cuts long ones.
+        submitted(times * self.n_dispatches.div_ceil(crate::TASKS_MAX));
         for _ in 0..times {
             // SAFETY: the graph guards every page it touches, and all work on its buffers is issued
             // by the thread that captured it, so nothing races with a replay.

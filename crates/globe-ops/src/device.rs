@@ -8,7 +8,7 @@ use globe_shaders::{Stage, Team};
 use crate::raw_loop::RawQueue;
 use crate::reduce::reduce_of;
 use crate::replay::{Replay, asked};
-use crate::{Error, Result, tensor_f32, tensor_i32};
+use crate::{Error, Result, tensor_f32, tensor_i32, vulkan};
 
 /// Dispatches gathered into one submission: more than a decode step has, so that one is one.
 pub const TASKS_MAX: usize = 1024;
@@ -153,6 +153,8 @@ pub struct Adapter {
     pub subgroup_size: (u32, u32),
     /// Matrices of 16-bit factors that its subgroups hold.
     pub fragment: Option<Fragment>,
+    /// What a program may take of its own memory, bytes, where that is known: by Vulkan.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Adapter {
@@ -219,6 +221,7 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         },
         subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
         fragment: fragment(adapter),
+        memory_bytes: vulkan::memory_bytes(adapter),
     }
 }
 
@@ -252,6 +255,7 @@ pub struct Compute {
     pub(crate) no_scales: Tensor<1, Int>,
     /// Whether it computes on the host.
     software: bool,
+    memory_bytes: Option<u64>,
     wgpu: Option<RawQueue>,
 }
 
@@ -271,6 +275,7 @@ impl Compute {
             nothing,
             no_scales,
             software: true,
+            memory_bytes: None,
             wgpu: None,
         }
     }
@@ -283,6 +288,11 @@ impl Compute {
     /// Whether device memory is the host's own: on the CPU path and on software adapters.
     pub fn shares_host_memory(&self) -> bool {
         self.software
+    }
+
+    /// What a program could take of the adapter's own memory when it was opened, bytes, where that is known.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
     }
 
     /// Which kernels multiply by packed matrices and attend.
@@ -389,6 +399,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variants: adapter.variants().collect(),
         name: adapter.name,
         software: adapter.software,
+        memory_bytes: adapter.memory_bytes,
         wgpu: Some(RawQueue::new(setup.device, setup.queue, replay)),
     })
 }

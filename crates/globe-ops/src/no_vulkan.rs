@@ -9,6 +9,10 @@ use crate::raw_loop::{Launch, RawQueue};
 
 pub(crate) const IS_DRIVEN: bool = false;
 
+pub(crate) fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
 #[derive(Debug)]
 pub(crate) enum Vulkan {}
 

@@ -1,6 +1,6 @@
 //! The launches of a step, noted while it is recorded, and how wgpu alone runs them again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,17 @@ use crate::{Error, Result};
 
 thread_local! {
     static NOTED: RefCell<Option<Vec<Result<Launch>>>> = const { RefCell::new(None) };
+    static SUBMITS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Submissions of recorded steps by this thread so far, however they were replayed: tests and benchmarks count with it.
+pub fn submit_count() -> u64 {
+    SUBMITS.get()
+}
+
+/// Counts so many.
+pub(crate) fn submitted(times: usize) {
+    SUBMITS.set(SUBMITS.get() + times as u64);
 }
 
 /// A launch with all that it binds.
@@ -144,6 +155,7 @@ impl RawLoop {
         }
         drop(pass);
         self.raw.queue.submit([encoder.finish()]);
+        submitted(1);
     }
 }
 

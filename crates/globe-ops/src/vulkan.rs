@@ -15,11 +15,42 @@ use naga::back::spv;
 use wgpu::hal::api::Vulkan as Api;
 use wgpu::util::DeviceExt;
 
-use crate::raw_loop::{Launch, RawQueue, padded_params, params_len};
+use crate::raw_loop::{Launch, RawQueue, padded_params, params_len, submitted};
 use crate::{Error, Result};
 
 /// Whether wgpu drives Vulkan on this target.
 pub(crate) const IS_DRIVEN: bool = true;
+
+/// What a program may take of an adapter's own memory, bytes: of its largest heap what the driver says that others leave,
+/// or all of it where it does not say. `None` if wgpu drives the adapter by another API.
+pub(crate) fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: nothing that wgpu owns is destroyed through it.
+    let hal = unsafe { adapter.as_hal::<Api>() }?;
+    let (instance, physical) = (hal.shared_instance().raw_instance(), hal.raw_physical_device());
+    let mut left = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    // SAFETY: `physical` is a device of `instance`.
+    let extensions = unsafe { instance.enumerate_device_extension_properties(physical) }.ok()?;
+    let says = |extension: &vk::ExtensionProperties| {
+        extension.extension_name_as_c_str() == Ok(ash::ext::memory_budget::NAME)
+    };
+    let knows_budget = extensions.iter().any(says);
+    let mut properties = vk::PhysicalDeviceMemoryProperties2::default();
+    if knows_budget {
+        properties = properties.push_next(&mut left);
+        // SAFETY: as above; an adapter with that extension is at least of Vulkan 1.1, which has this function.
+        unsafe { instance.get_physical_device_memory_properties2(physical, &mut properties) };
+    } else {
+        // SAFETY: as above.
+        let plain = unsafe { instance.get_physical_device_memory_properties(physical) };
+        properties.memory_properties = plain;
+    }
+    let memory = properties.memory_properties;
+    let own = (0..memory.memory_heap_count as usize)
+        .filter(|i| memory.memory_heaps[*i].flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
+    let largest = own.max_by_key(|i| memory.memory_heaps[*i].size)?;
+    let free = left.heap_budget[largest].saturating_sub(left.heap_usage[largest]);
+    Some(if knows_budget { free } else { memory.memory_heaps[largest].size })
+}
 
 /// A device of Vulkan under its wgpu device, with what was compiled for it.
 pub(crate) struct Vulkan {
@@ -339,6 +370,7 @@ impl Commands {
             });
         }
         self.last.set(Some(self.raw.queue.submit([before.finish(), steps.finish()])));
+        submitted(1);
     }
 }
 

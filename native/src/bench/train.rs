@@ -9,6 +9,7 @@ use globe_train::assemble::adapter_config;
 use globe_train::config::LoraSection;
 use serde::Serialize;
 
+use super::phase::Phase;
 use super::roof::Roof;
 use super::stats::Stats;
 use super::{prompt, sure, wait};
@@ -40,15 +41,6 @@ struct Optimiser {
     seconds: Stats,
     gigabytes_per_second: f64,
     share_of_copy_bandwidth: f64,
-}
-
-/// One pass over all tokens.
-#[derive(Serialize)]
-struct Phase {
-    seconds: Stats,
-    tokens_per_second: f64,
-    gigaflops_per_second: f64,
-    share_of_arithmetic: f64,
 }
 
 /// Measures with as many answers as the largest `--batch`.
@@ -126,15 +118,7 @@ pub async fn train(
     let targets: usize = answers.iter().map(|a| a.len()).sum();
     // A product forwards; the same again and its gradient backwards.
     let once = 2.0 * (body as f64 * tokens as f64 + head as f64 * targets as f64);
-    let phase = |seconds: Stats, flops: f64| {
-        let gigaflops_per_second = flops / seconds.median / 1e9;
-        Phase {
-            tokens_per_second: tokens as f64 / seconds.median,
-            gigaflops_per_second,
-            share_of_arithmetic: gigaflops_per_second / roof.gigaflops_per_second,
-            seconds,
-        }
-    };
+    let phase = |seconds: Stats, flops: f64| Phase::new(seconds, tokens, flops, roof);
     // A parameter and its two means read and written, its gradient read.
     let optimiser = Stats::new(optimiser);
     let gigabytes_per_second = (7 * 4 * adapter.values) as f64 / optimiser.median / 1e9;
@@ -187,14 +171,7 @@ impl TrainReport {
     /// Lines for people.
     pub fn text(&self) -> String {
         let line = |name: &str, phase: &Phase| {
-            format!(
-                "{name} {:8.1} tokens/s ({:.1} ms ± {:.1}, {:.1} GFLOP/s, {:.0} % of the arithmetic roof)\n",
-                phase.tokens_per_second,
-                phase.seconds.median * 1e3,
-                phase.seconds.spread * 1e3,
-                phase.gigaflops_per_second,
-                phase.share_of_arithmetic * 100.0,
-            )
+            format!("{name} {:8.1} tokens/s ({})\n", phase.tokens_per_second, phase.text())
         };
         format!(
             "train    {} answers behind one prompt, {} tokens, adapter of {:.2} million parameters\n\

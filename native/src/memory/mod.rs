@@ -1,8 +1,7 @@
 //! How much device memory may be used, as far as anyone knows.
 //!
-//! No graphics API behind wgpu tells how much memory an adapter has. So the figure is what the
-//! user says, else a share of the host's free memory where the adapter computes on the host, else
-//! unknown.
+//! The figure is what the user says, else a share of what is free: of the host's memory where the adapter computes on
+//! the host, of the adapter's own where Vulkan tells; else it is unknown.
 
 mod phases;
 
@@ -21,12 +20,14 @@ const MEMORY_VARIABLE: &str = "GLOBE_MEMORY_MB";
 /// Share of the host's free memory that a model may take, percent: the rest is for photos, the
 /// tokenizer and what the driver copies.
 const HOST_SHARE: u64 = 80;
+/// Share of what an adapter has left, percent: the rest is for drivers and pipelines.
+const ADAPTER_SHARE: u64 = 95;
 
 /// The option that sets the budget.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MemoryArgs {
     /// Device memory that may be used, MiB [default: $GLOBE_MEMORY_MB; else 80 % of the free host
-    /// memory where the device is software, else unknown]
+    /// memory where the device is software, 95 % of what a GPU has free where Vulkan tells]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub memory_mb: Option<u64>,
     /// Bits of each number in the cache of keys and values; 16 halve it, and change tokens a little
@@ -64,15 +65,17 @@ pub struct Budget {
 impl MemoryArgs {
     /// The budget on an open device.
     pub fn on(&self, compute: &Compute) -> Result<Budget, Fail> {
-        self.budget(compute.shares_host_memory())
+        self.budget(compute.shares_host_memory(), compute.memory_bytes())
     }
 
     /// The budget on the device that would be opened by default.
     pub async fn on_default_device(&self) -> Result<Budget, Fail> {
-        self.budget(adapters().await.first().is_none_or(|adapter| adapter.software))
+        let adapters = adapters().await;
+        let first = adapters.first();
+        self.budget(first.is_none_or(|one| one.software), first.and_then(|one| one.memory_bytes))
     }
 
-    fn budget(&self, on_host: bool) -> Result<Budget, Fail> {
+    fn budget(&self, on_host: bool, own_bytes: Option<u64>) -> Result<Budget, Fail> {
         if let Some(mib) = self.memory_mb {
             return Ok(Budget { bytes: Some(mib << 20), source: "--memory-mb" });
         }
@@ -80,12 +83,15 @@ impl MemoryArgs {
             let mib = parse(&text.to_string_lossy()).or_usage()?;
             return Ok(Budget { bytes: Some(mib << 20), source: MEMORY_VARIABLE });
         }
-        Ok(match host_free_bytes().filter(|_| on_host) {
-            Some(free) => {
-                let bytes = Some(free / 100 * HOST_SHARE);
-                Budget { bytes, source: "80 % of the free host memory" }
+        let share = |free: Option<u64>, percent| free.map(|bytes| bytes / 100 * percent);
+        Ok(match (on_host, share(host_free_bytes(), HOST_SHARE), share(own_bytes, ADAPTER_SHARE)) {
+            (true, Some(bytes), _) => {
+                Budget { bytes: Some(bytes), source: "80 % of the free host memory" }
             }
-            None => Budget { bytes: None, source: "unknown: adapters do not tell" },
+            (false, _, Some(bytes)) => {
+                Budget { bytes: Some(bytes), source: "95 % of what the adapter has free" }
+            }
+            _ => Budget { bytes: None, source: "unknown: this adapter does not tell" },
         })
     }
 }
@@ -119,12 +125,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_option_comes_first_and_hardware_is_unknown() {
+    fn the_option_comes_first_and_hardware_is_what_it_says() {
         let args = |memory_mb| MemoryArgs { memory_mb, cache_bits: CacheBits::default() };
-        let said = args(Some(3)).budget(true).unwrap();
+        let said = args(Some(3)).budget(true, None).unwrap();
         assert_eq!((said.bytes, said.source), (Some(3 << 20), "--memory-mb"));
         if std::env::var_os(MEMORY_VARIABLE).is_none() {
-            assert_eq!(args(None).budget(false).unwrap().bytes, None);
+            assert_eq!(args(None).budget(false, None).unwrap().bytes, None);
+            let hardware = args(None).budget(false, Some(8 << 30)).unwrap();
+            assert_eq!(hardware.bytes, Some((8 << 30) / 100 * 95));
         }
     }
 
