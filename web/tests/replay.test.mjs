@@ -53,6 +53,9 @@ for (const answers of [1, 8]) {
     const [few, many] = [await made(SHORT), await made(LONG)];
     const more = (name) => many[name] - few[name];
     t.diagnostic(`${more('steps')} more steps: ${more('buffers')} more buffers, ${more('submitted')} more submissions`);
+    assert.ok(more('steps') >= 40 && more('submitted') > 0, 'the longer answer is longer');
+    assert.ok(more('submitted') <= more('steps'), 'at most one submission a step');
+    assert.ok(more('buffers') <= more('steps') / 8, 'a step makes no buffer');
 
     const texts = await worker.evaluate(() => captured.texts);
     assert.equal(new Set(texts).size, texts.length, 'a kernel was compiled twice');
