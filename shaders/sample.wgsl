@@ -11,6 +11,7 @@
 #import philox
 #import reduce
 #import sampling
+#import sampling_cut
 
 @group(0) @binding(0) var<storage, read_write> logits: array<f32>;    // [rows, vocab], changed in place
 @group(0) @binding(1) var<storage, read_write> seen: array<u32>;      // [rows, vocab]
@@ -30,17 +31,6 @@ fn above(base: u32, local: u32, bits: u32, highest: f32, count_tokens: bool, flo
         }
     }
     return workgroup_sum(local, sum);
-}
-
-// The largest bits for which `above` reaches `enough`: values from there on are kept.
-fn threshold(base: u32, local: u32, highest: f32, enough: f32, count_tokens: bool, floor: u32) -> u32 {
-    var low = 0u;
-    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-        if above(base, local, low | bit, highest, count_tokens, floor) >= enough {
-            low |= bit;
-        }
-    }
-    return low;
 }
 
 @compute @workgroup_size(WG)
@@ -79,32 +69,7 @@ fn main(
     let total = workgroup_sum(local, sum);
 
     if !greedy {
-        var floor = 0u;
-        if params.top_k > 0u && params.top_k < params.vocab {
-            floor = threshold(base, local, highest, f32(params.top_k), true, 0u);
-        }
-        if params.top_p < 1.0 {
-            let kept = above(base, local, 0u, highest, false, floor);
-            floor = max(floor, threshold(base, local, highest, params.top_p * kept, false, floor));
-        }
-        let key = vec2(params.seed_low, params.seed_high);
-        value = LOWEST;
-        at = NOBODY;
-        for (var quad = local; quad < (params.vocab + 3u) / 4u; quad += WG) {
-            let counter = vec4(u32(draws[2u * row + 1u]), u32(draws[2u * row]), quad, 1u);
-            let words = philox(counter, key);
-            for (var j = 0u; j < 4u; j++) {
-                let i = 4u * quad + j;
-                if i < params.vocab && ordered(logits[base + i]) >= floor {
-                    let noisy = logits[base + i] + gumbel(words[j]);
-                    if noisy > value {
-                        value = noisy;
-                        at = i;
-                    }
-                }
-            }
-        }
-        token = min(largest(local, value, at), params.vocab - 1u);
+        token = drawn(row, local, cut(base, local, highest));
     }
     if local == 0u {
         tokens[row] = i32(token);

@@ -1,4 +1,4 @@
-// What choosing a token is made of. After `reduce`, beside a binding `logits` and `params`.
+// What choosing a token is made of. After `reduce`, beside a binding `params`.
 
 const LOWEST: f32 = -3.4028234e38;
 const IN_PROMPT: u32 = 0x80000000u;

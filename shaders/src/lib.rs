@@ -189,6 +189,7 @@ shared! {
     "rows_4",
     "rows_8",
     "sampling",
+    "sampling_cut",
     "scales_blocks",
     "scales_none",
     "stage_f16",

@@ -439,7 +439,9 @@ fn folders_and_devices_are_described() {
 #[test]
 fn choices_that_the_adapter_lacks_are_refused() {
     for line in ["devices", LOCATE] {
-        for (variable, known) in [("GLOBE_LINEAR", "teams"), ("GLOBE_REPLAY", "wgpu")] {
+        let variables =
+            [("GLOBE_LINEAR", "teams"), ("GLOBE_REPLAY", "wgpu"), ("GLOBE_REDUCE", "wide")];
+        for (variable, known) in variables {
             let mut wrong = command(line.split_whitespace());
             wrong.env(variable, "abacus");
             let run = run(wrong).expect(2);

@@ -3,8 +3,15 @@
 use std::process::Command;
 
 /// The ops whose kernels add up in workgroups, and answers that are drawn by them.
-const CONCERNED: [&str; 5] =
-    ["rms_norm", "sample::", "adamw::", "logp_gather", "packed_model::answers_do_not"];
+const CONCERNED: [&str; 7] = [
+    "rms_norm",
+    "sample::",
+    "adamw::",
+    "logp_gather",
+    "linear_backward_weight",
+    "packed_model::a_step_is_few",
+    "packed_model::answers_do_not",
+];
 
 #[test]
 fn every_op_that_adds_up_passes_its_tests_with_wide_workgroups() {

@@ -71,7 +71,7 @@ fn device_and_host_choose_the_same_tokens() {
         Sampling { frequency_penalty: 0.7, presence_penalty: 0.7, ..plain },
     ];
     for sampling in samplings {
-        for vocab in [11, 256, 1003] {
+        for vocab in [11, 256, 1003, 4096, 4097, 9003] {
             let run = Run { sampling, vocab, samples: vec![0, 1, 7], steps: 6 };
             let ((ids, logp), (expected_ids, expected_logp)) = (on_device(&run), on_host(&run));
             assert_eq!(ids, expected_ids, "{sampling:?}, vocabulary of {vocab}");

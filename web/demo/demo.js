@@ -10,9 +10,12 @@ const words = document.querySelector('#seal-words');
 /** What the service worker counts: requests for the network since the model was loaded. */
 let watch = null;
 
-/** On a first visit the service worker may arrive after the model. */
-const count = () => locator.globe && navigator.serviceWorker?.controller?.postMessage({ watch: true });
-locator.addEventListener('ready', () => setTimeout(count)); // the element takes the model first
+/** A service worker may arrive after the model, or another take its place; one may have forgotten a page that was put aside. */
+function tell() {
+  if (locator.globe) navigator.serviceWorker?.controller?.postMessage(watch?.sealed ? { seal: true } : { watch: true });
+}
+locator.addEventListener('ready', () => setTimeout(tell)); // the element takes the model first
+addEventListener('pageshow', ({ persisted }) => persisted && tell());
 
 function show() {
   const requests = (n) => `${n} ${n === 1 ? 'request' : 'requests'}`;
@@ -34,7 +37,7 @@ if (navigator.serviceWorker) {
     watch = data.globeWatch;
     show();
   });
-  navigator.serviceWorker.addEventListener('controllerchange', () => !watch && count());
+  navigator.serviceWorker.addEventListener('controllerchange', tell);
   await navigator.serviceWorker.register('sw.js').catch(() => undefined);
 }
 show();

@@ -110,11 +110,10 @@ fn ops(error: &OpsError) -> Failure {
 }
 
 fn too_large(size_bytes: u64, limit_bytes: u64) -> Failure {
-    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
     let message = format!(
         "a part of {} MB exceeds what this graphics processor takes at once ({} MB); use a smaller model",
-        megabytes(size_bytes),
-        megabytes(limit_bytes)
+        size_bytes.div_ceil(1_000_000),
+        limit_bytes / 1_000_000
     );
     Failure { code: "DoesNotFit", message }
 }

@@ -303,6 +303,8 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
 }));
 
 test('an element that is removed while it loads leaves no worker behind', () => inPage(async (page) => {
+  // The weights never arrive.
+  server.faults['/models/demo/model-00001-of-00003.safetensors'] = (bytes, _, response) => (response.writeHead(200, { 'content-length': bytes.length }), null);
   await page.getByRole('button', { name: /^Download and load/ }).click();
   await page.getByRole('button', { name: 'Stop' }).waitFor();
   await locator(page).evaluate((element) => {
@@ -312,6 +314,7 @@ test('an element that is removed while it loads leaves no worker behind', () => 
   for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
   assert.equal(page.workers().length, 0);
   assert.equal(await page.evaluate(() => window.removed.globe), null);
+  delete server.faults['/models/demo/model-00001-of-00003.safetensors'];
 }));
 
 test('a photo that is set takes the place of the one that is being located', () => inPage(async (page) => {

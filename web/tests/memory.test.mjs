@@ -15,7 +15,7 @@ const CALLS = { gpu: [60, 200], cpu: [5, 20] };
 const LENGTHS = 80;
 /** Calls from one look at the memory to the next. */
 const LOOK = 5;
-/** On the heap after the mark: the last result, whose text is not always equally long. */
+/** On the heap after the mark: caches take in and forget single entries. */
 const KEPT_BYTES = 1 << 10;
 /** Sizes of the photos in turn, so that buffers of several sizes come and go. */
 const SIZES = [[40, 30], [187, 131], [240, 180]];

@@ -166,6 +166,15 @@ test('the dial rounds what is shown and what is copied', async () => {
     return (await element.locate()).answers[0].text;
   });
   assert.equal(text, null);
+  // Turned twice before the first answer.
+  await page.locator('globe-locator').evaluate(async (element) => {
+    for (const precision of ['city', 'country']) {
+      element.precision = precision;
+      await element.updateComplete;
+    }
+  });
+  await page.waitForTimeout(300);
+  assert.equal(await page.evaluate(() => document.querySelector('globe-locator').result.answers[0].text), null);
   // What another model made cannot be rounded by this one.
   await setLocator(page, { result: EXAMPLE });
   await page.getByRole('radio', { name: 'city' }).isDisabled().then(assert.ok);

@@ -101,8 +101,7 @@ test('a load stops at every stage', async (t) => {
 
 test('a locate stops at every stage, and the next one is whole', async (t) => {
   // The image is computed after the first, the prompt after the second.
-  const order = ['prepared', 'encoded', 'prefilled', 'tokens'];
-  for (const stage of order) {
+  for (const stage of ['prepared', 'encoded', 'prefilled', 'tokens']) {
     await t.test(stage, () => inPage(async (page) => {
       let begun = 0;
       page.on('worker', () => begun++);
@@ -110,25 +109,22 @@ test('a locate stops at every stage, and the next one is whole', async (t) => {
         globalThis.globe = await Globe.load({ url: '/model/', device: 'gpu' });
         const stopper = new AbortController();
         let stopped = 0;
-        const later = [];
         const onEvent = ({ kind }) => {
-          if (stopped) later.push(kind);
-          else if (kind === stage) {
-            stopped = performance.now();
-            stopper.abort();
-          }
+          if (stopped || kind !== stage) return;
+          stopped = performance.now();
+          stopper.abort();
         };
         const locating = globe.locate(photo, { samples: 40, maxTokens: 400, signal: stopper.signal, onEvent });
         const code = await locating.then(() => 'located', (error) => error.code);
-        const waited = performance.now() - stopped;
+        const told = performance.now() - stopped;
         const again = await globe.locate(photo, { samples: 1, maxTokens: 3 });
-        return { code, waited, later, samples: again.samples };
+        return { code, told, waited: performance.now() - stopped, samples: again.samples };
       }, stage);
       got.workers = begun;
       assert.deepEqual([got.code, got.samples], ['Aborted', 1]);
-      assert.ok(got.waited < SOON_MS, `${got.waited} ms after the stop`);
-      const beyond = got.later.filter((kind) => order.indexOf(kind) > order.indexOf(stage) + 1);
-      assert.deepEqual(beyond, [], 'nothing begins but what the device was at');
+      assert.ok(got.told < SOON_MS / 5, `told ${got.told} ms after the stop`);
+      // 40 answers of 400 tokens would take a minute.
+      assert.ok(got.waited < SOON_MS, `the next one was answered ${got.waited} ms after the stop`);
       assert.equal(got.workers, 1, 'the model is the same');
     }));
   }

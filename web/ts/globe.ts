@@ -83,7 +83,7 @@ class Link {
       let timer: ReturnType<typeof setTimeout> | undefined;
       const stop = () => {
         this.worker.postMessage({ id, abort: true });
-        timer = setTimeout(() => this.end(new GlobeError('Aborted', 'stopped')), GRACE_MS);
+        timer = setTimeout(() => this.end(new GlobeError('DeviceLost', 'the worker was ended with a call that was stopped; try again'), id), GRACE_MS);
       };
       const settle = () => {
         clearTimeout(timer);
@@ -128,12 +128,12 @@ class Link {
     else pending.resolve(message.result);
   }
 
-  /** Ends the worker; everything that waits for it fails with `reason`. */
-  end(reason: GlobeError): void {
+  /** Ends the worker; what waits for it fails with `reason`, the call that was `stopped` as such. */
+  end(reason: GlobeError, stopped?: number): void {
     if (this.ended) return;
     this.ended = reason;
     this.worker.terminate();
-    for (const pending of this.pending.values()) pending.reject(reason);
+    for (const [id, pending] of this.pending) pending.reject(id === stopped ? new GlobeError('Aborted', 'stopped') : reason);
     this.pending.clear();
   }
 }
@@ -152,8 +152,10 @@ export class Globe {
   private disposed = false;
   /** While the model is loaded once more: whoever needs it waits for the same load. */
   private rebuilding: Promise<void> | null = null;
+  /** Ends that load with the model. */
+  private readonly ending = new AbortController();
 
-  private constructor(private link: Link, private readonly reopen: () => Promise<Opened>, private current: ModelInfo) {}
+  private constructor(private link: Link, private readonly reopen: (signal: AbortSignal) => Promise<Opened>, private current: ModelInfo) {}
 
   /** What this browser can run, before anything is downloaded but the manifest. */
   static probe(url?: string): Promise<Probe> {
@@ -169,12 +171,12 @@ export class Globe {
     secureOnly();
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     if (!(stallMs > 0)) throw new GlobeError('Option', `stallMs is ${stallMs}; it must be above 0`);
-    // The visitor was told that it stays until it is deleted; a browser that says no may clear it when space is short.
-    if (!files && cache) void navigator.storage?.persist?.().catch(() => false);
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
     const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm };
     const { link, info } = await open(args, stallMs, signal, onProgress);
-    return new Globe(link, () => open(args, stallMs), info);
+    // The visitor was told that it stays until it is deleted; a browser that says no may clear it when space is short.
+    if (info.storage === 'opfs' || info.storage === 'cache') void navigator.storage?.persist?.().catch(() => false);
+    return new Globe(link, (ended) => open(args, stallMs, ended), info);
   }
 
   /** Models that this browser keeps. */
@@ -213,8 +215,10 @@ export class Globe {
 
   /** Size, format and EXIF position of an image file; the model does not see it. */
   async inspect(image: ImageInput): Promise<PhotoInfo> {
-    const bytes = await copy(image);
-    return this.open().call('inspect', { image: bytes }, { transfer: [bytes] });
+    return this.withDevice(async (link) => {
+      const bytes = await copy(image);
+      return link.call('inspect', { image: bytes }, { transfer: [bytes] });
+    });
   }
 
   /** The last result at another precision, without a second run; null before the first. */
@@ -243,6 +247,7 @@ export class Globe {
   /** Ends the worker and gives all memory back. Always safe; running calls fail with `Aborted`. */
   dispose(): void {
     this.disposed = true;
+    this.ending.abort();
     const link = this.link;
     const end = () => link.end(new GlobeError('Aborted', 'the model was disposed of'));
     // The adapter's memory first: some browsers free it late when a worker just ends.
@@ -278,7 +283,7 @@ export class Globe {
 
   private async replace(lost: Link): Promise<void> {
     lost.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
-    const { link, info } = await this.reopen();
+    const { link, info } = await this.reopen(this.ending.signal);
     if (this.disposed) {
       link.end(new GlobeError('Aborted', 'the model was disposed of'));
       this.open();

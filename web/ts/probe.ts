@@ -3,7 +3,7 @@
 import { asGlobeError, secureOnly, type ErrorCode } from './errors.js';
 import { findAdapter } from './gpu.js';
 import { expectModel, fetchManifest } from './model/folder.js';
-import { MAX_CPU_BYTES, widenedAtMost, type Manifest } from './model/manifest.js';
+import { MAX_CPU_BYTES, type Manifest } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES } from './model/store.js';
 import type { AdapterInfo, StoredModel } from './types.js';
 import { folderUrl } from './urls.js';
@@ -44,7 +44,7 @@ export async function probe(url: string | undefined, kept: () => Promise<StoredM
   } catch (thrown) {
     return fails(thrown, nothing);
   }
-  const asked = url === undefined ? null : lookAt(folderUrl(url), kept);
+  const asked = url === undefined ? null : lookAt(url, kept);
   asked?.catch(() => undefined); // looked at below
   const [{ info: adapter, missing }, storage] = await Promise.all([findAdapter(), estimate()]);
   const facts = { adapter, storage };
@@ -56,8 +56,9 @@ export async function probe(url: string | undefined, kept: () => Promise<StoredM
   }
   const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes) };
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
-  // What is stored of this model takes no more room.
-  const room = storage && Math.max(0, storage.quota - storage.usage + (model ? ((await kept().catch(() => null))?.bytes ?? 0) : 0));
+  let room = storage && Math.max(0, storage.quota - storage.usage);
+  // What is stored of this model takes no more.
+  if (model && room !== null && model.bytes > room) room += (await kept().catch(() => null))?.bytes ?? 0;
   const unstored = model && room !== null && model.bytes > room ? room : null;
   if (model && unstored !== null && model.bytes > MAX_UNSTORED_BYTES) {
     return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(unstored)} of storage.`, 'Quota');
@@ -75,8 +76,9 @@ export async function probe(url: string | undefined, kept: () => Promise<StoredM
 }
 
 /** The manifest of a folder, or null for one that has none but a model. Without the network, a stored model is as good. */
-async function lookAt(base: string, kept: () => Promise<StoredModel | null>): Promise<Known | null> {
+async function lookAt(url: string, kept: () => Promise<StoredModel | null>): Promise<Known | null> {
   const signal = AbortSignal.timeout(PATIENCE_MS);
+  const base = folderUrl(url);
   try {
     const manifest = await fetchManifest(base, signal);
     if (!manifest) await expectModel(base, signal);
@@ -84,7 +86,7 @@ async function lookAt(base: string, kept: () => Promise<StoredModel | null>): Pr
   } catch (thrown) {
     const stored = asGlobeError(thrown).code === 'Network' ? await kept() : null;
     if (!stored?.complete) throw thrown;
-    return { totalBytes: stored.bytes, widenedBytes: widenedAtMost(stored.bytes), largestPart: 0 };
+    return { totalBytes: stored.bytes, ...stored };
   }
 }
 

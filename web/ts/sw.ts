@@ -22,7 +22,7 @@ interface Watch {
   refused: number;
 }
 
-/** By page: the id of its client. A page that is gone, or was loaded anew, has none. */
+/** By page: the id of its client. One that is gone, loaded anew or put aside by the browser has none; a page that comes back says again that it is sealed. */
 type Watches = Record<string, Watch>;
 
 self.addEventListener('install', (event) => {
@@ -63,14 +63,14 @@ const FRESH: Watch = { sealed: false, requests: 0, refused: 0 };
 
 async function answer(request: Request, client: string): Promise<Response> {
   const cache = await caches.open(CACHE);
-  const navigates = request.mode === 'navigate';
+  const navigates = request.destination === 'document';
   const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
   if (kept) return kept;
   if (navigates) return fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error());
   let refused = false;
   await update((watches, pages) => {
-    // Nobody says to which page a worker belongs, so its requests count for every page: no seal has a hole.
-    const asking = pages.has(client) ? [client] : Object.keys(watches);
+    // To which page a worker or a frame belongs is not said, so their requests count for every page: no seal has a hole.
+    const asking = pages.get(client)?.frameType === 'top-level' ? [client] : Object.keys(watches);
     refused = asking.some((page) => watches[page]?.sealed);
     for (const page of asking) {
       const watch = watches[page];
@@ -82,7 +82,7 @@ async function answer(request: Request, client: string): Promise<Response> {
 
 /** Changes run one after the other. A stopped service worker forgets variables, so the state is stored. */
 let last: Promise<unknown> = Promise.resolve();
-function update(change: (watches: Watches, pages: Map<string, Client>) => void): Promise<void> {
+function update(change: (watches: Watches, pages: Map<string, WindowClient>) => void): Promise<void> {
   const turn = last.then(async () => {
     const state = await caches.open(STATE);
     const stored = await state.match(WATCH);

@@ -169,6 +169,10 @@ export interface StoredModel {
   url: string;
   bytes: number;
   complete: boolean;
+  /** What the CPU path would hold, which makes f32 of every weight. */
+  widenedBytes: number;
+  /** Largest part that must be bound at once; 0 where the manifest does not say it. */
+  largestPart: number;
 }
 
 /** What became of a stored model when every byte was compared with its digests. */

@@ -77,7 +77,7 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   stopIf(signal);
   const told = throttled(emit);
   let uploaded = 0;
-  const upload = (bytes: number) => told({ stage: 'upload', done: (uploaded += bytes), total: Math.max(opened.bytes, uploaded) });
+  const upload = (bytes: number) => told({ stage: 'upload', done: (uploaded += bytes), total: opened.bytes && Math.max(opened.bytes, uploaded) });
   upload(0);
   engine = await WebEngine.load(counted(opened.folder, upload) as never, device, subgroups, moved);
   emit({ stage: 'upload', done: uploaded, total: uploaded });
@@ -371,12 +371,10 @@ function explain(thrown: unknown): { code: GlobeError['code']; message: string }
     broken ??= new GlobeError('Engine', `the engine stopped: ${lastPanic() ?? thrown.message}`);
   }
   if (broken?.code === 'DoesNotFit') {
-    try {
-      engine?.dispose(); // all of the adapter's memory, also for other tabs
-    } catch {
-      // A call that has not ended yet holds it; its own end comes here as well.
-    }
+    const dying = engine;
     engine = null;
+    // All of the adapter's memory, also for other tabs: when the call that holds it has ended.
+    void queue.then(() => dying?.dispose()).catch(() => undefined);
   }
   const error = asGlobeError(thrown);
   const shown = broken && (trapped || error.code === 'Engine' || error.code === 'DeviceLost') ? broken : error;

@@ -193,7 +193,7 @@ fn nucleus(sorted: &[f32], weight: impl Fn(f32) -> f64, share: f64) -> f32 {
 fn gumbel(word: u32) -> f32 {
     let (k, steps) = ((word >> 9) as f32, (1u32 << 23) as f32);
     let (u, lack) = ((k + 0.5) / steps, (steps - 0.5 - k) / steps);
-    // As in `sample.wgsl`, which cannot trust a logarithm near 1.
+    // As in `shared/sampling.wgsl`, which cannot trust a logarithm near 1.
     let near = lack * (1.0 + lack * (1.0 / 2.0 + lack * (1.0 / 3.0 + lack / 4.0)));
     let exponential = if lack < 1.0 / 64.0 { near } else { -u.ln() };
     -exponential.ln()

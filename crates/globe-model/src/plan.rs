@@ -6,7 +6,7 @@
 
 use globe_format::packed::{Class, MANIFEST_FILE, Manifest, TensorSpec};
 use globe_format::{Files, Source, read_file};
-use globe_ops::{BLOCK, KvFormat, PackedMatrix, WeightFormat, step_scratch_bytes};
+use globe_ops::{BLOCK, KvFormat, PackedMatrix, WeightFormat, sample_scratch, step_scratch_bytes};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -347,6 +347,6 @@ fn decode_bytes(cfg: &TextConfig, work: &Workload) -> u64 {
     let block = block_floats(cfg.hidden_size, q, k, f, false);
     let attention = step_scratch_bytes(rows, heads, head_dim, work.prompt_room() + work.max_tokens);
     // Logits after the prompt, those of the first tokens, and those of the recorded step.
-    let logits = vocab as u64 + product([rows, vocab.max(block)]);
+    let logits = vocab as u64 + product([rows, vocab.max(block) + sample_scratch(vocab)]);
     F32 * (state + logits) + attention
 }

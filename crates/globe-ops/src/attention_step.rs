@@ -168,7 +168,8 @@ impl AttentionStepOps for CubeBackend {
     }
 }
 
-/// How often a step of `rows` rows reads the keys that they share, where `group` query heads share a key head.
+/// How often a step of `rows` rows reads the keys that they share, where `group` query heads share a key head. Workgroups
+/// that read the keys of one row are taken to find them in a cache.
 pub fn prefix_reads(variant: Variant, rows: usize, group: usize) -> usize {
     match variant {
         Variant::Lanes if rows > 1 => (rows * group).div_ceil(LANES * AT_ONCE),

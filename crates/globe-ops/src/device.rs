@@ -6,7 +6,7 @@ pub use globe_shaders::Fragment;
 use globe_shaders::{Stage, Team};
 
 use crate::raw_loop::RawQueue;
-use crate::reduce::reduce_of;
+use crate::reduce::{note_opened, reduce_of};
 use crate::replay::{Replay, asked};
 use crate::{Error, Result, tensor_f32, tensor_i32, vulkan};
 
@@ -153,7 +153,7 @@ pub struct Adapter {
     pub subgroup_size: (u32, u32),
     /// Matrices of 16-bit factors that its subgroups hold.
     pub fragment: Option<Fragment>,
-    /// What a program may take of its own memory, bytes, where that is known: by Vulkan.
+    /// What a program may take of its own memory, bytes, where it has memory of its own and Vulkan tells.
     pub memory_bytes: Option<u64>,
 }
 
@@ -198,11 +198,18 @@ pub struct AdapterFeatures {
     pub timestamps: bool,
 }
 
-/// Every adapter of this machine, hardware first.
+/// Every adapter of this machine, in the order in which [`DeviceChoice::Auto`] takes them.
 pub async fn adapters() -> Vec<Adapter> {
-    let mut adapters: Vec<_> = found_adapters().await.iter().map(describe).collect();
-    adapters.sort_by_key(|a| a.software);
-    adapters
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+    let mut found = found_adapters().await;
+    found.sort_by_key(|adapter| match adapter.get_info().device_type {
+        DiscreteGpu => 0,
+        IntegratedGpu => 1,
+        VirtualGpu => 2,
+        Other => 3,
+        Cpu => 4,
+    });
+    found.iter().map(describe).collect()
 }
 
 fn describe(adapter: &wgpu::Adapter) -> Adapter {
@@ -221,7 +228,9 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         },
         subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
         fragment: fragment(adapter),
-        memory_bytes: vulkan::memory_bytes(adapter),
+        memory_bytes: Some(adapter)
+            .filter(|adapter| adapter.get_info().device_type == wgpu::DeviceType::DiscreteGpu)
+            .and_then(vulkan::memory_bytes),
     }
 }
 
@@ -390,6 +399,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
     Variant::asked(&adapter)?;
     let replay = Replay::of(&adapter)?;
     reduce_of(&adapter)?;
+    note_opened(adapter.software);
     Ok(Compute {
         nothing: nothing(&device),
         no_scales: no_scales(&device),

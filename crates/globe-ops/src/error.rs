@@ -37,7 +37,7 @@ pub enum Error {
         /// What the runtime said.
         reason: String,
     },
-    /// `GLOBE_LINEAR` or `GLOBE_REPLAY` names what the adapter cannot do: leave it unset, or name another.
+    /// `GLOBE_LINEAR`, `GLOBE_REPLAY` or `GLOBE_REDUCE` names what the adapter cannot do: leave it unset, or name another.
     #[error("{variable}={wanted}: {adapter} has no such choice; it has {choices}")]
     Variant {
         /// The environment variable.

@@ -93,7 +93,7 @@ pub use roof::{DeviceMemory, Work};
 pub use rotary::rotary;
 pub use rotary_split::rotary_split;
 pub use rotary_split_backward::rotary_split_backward;
-pub use sample::{SampleOptions, sample};
+pub use sample::{SampleOptions, sample, sample_scratch};
 pub use scatter_add_rows::scatter_add_rows;
 pub use scatter_rows::scatter_rows;
 pub use silu_mul::silu_mul;

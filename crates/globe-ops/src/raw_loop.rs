@@ -20,7 +20,8 @@ thread_local! {
     static SUBMITS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Submissions of recorded steps by this thread so far, however they were replayed: tests and benchmarks count with it.
+/// Submissions of recorded steps by this thread so far: tests and benchmarks count with it. Where CubeCL replays, which
+/// says nothing of its submissions, as many as our own launches need.
 pub fn submit_count() -> u64 {
     SUBMITS.get()
 }

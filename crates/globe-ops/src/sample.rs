@@ -12,6 +12,10 @@ use crate::{BatchState, Result};
 
 /// Tokens of a workgroup of `sample_parts.wgsl`.
 const PART: usize = 4096;
+/// Numbers that it leaves.
+const FOUND: usize = 8;
+/// lavapipe ends the loops of an invocation after 65,535 turns, those of all of them together, and says nothing.
+const MOST_TURNS: usize = 50_000;
 
 /// How tokens are chosen. The order of the steps is that of vLLM: penalties, temperature, top-k,
 /// top-p.
@@ -41,6 +45,17 @@ impl Default for SampleOptions {
     }
 }
 
+/// Turns of an invocation's loops where one workgroup takes a row: top-k and top-p look at all of it 32 times each.
+fn turns(reduce: Reduce, vocab: usize, options: &SampleOptions) -> usize {
+    let searches = usize::from(options.top_k > 0) + usize::from(options.top_p < 1.0);
+    vocab.div_ceil(reduce.width()) * (5 + 33 * searches)
+}
+
+/// Numbers of a row that [`sample`] leaves between its two halves, where it has two.
+pub const fn sample_scratch(vocab: usize) -> usize {
+    FOUND * vocab.div_ceil(PART)
+}
+
 /// Chooses `state.tokens` from `logits: [rows, vocab]`, which penalties and temperature change in
 /// place, and notes in `state.logp` how likely each was under them.
 ///
@@ -67,9 +82,9 @@ pub fn sample(logits: Tensor<2>, state: &BatchState, options: &SampleOptions) ->
     let logp = on_gpu(state.logp.clone().try_into_primitive::<CubeBackend>())?;
     let rows = rows as u32;
     match reduce(&logits) {
-        Reduce::Wide => {
+        reduce if reduce == Reduce::Wide || turns(reduce, vocab, options) > MOST_TURNS => {
             let parts = vocab.div_ceil(PART);
-            let found = output(&logits, [rows as usize, parts, 8], DType::F32);
+            let found = output(&logits, [rows as usize, parts, FOUND], DType::F32);
             let tensors = [&logits, &seen, &draws, &found];
             launch(Kernel::SampleParts, &tensors, &params, [parts as u32, rows, 1]);
             let tensors = [&logits, &draws, &found, &tokens, &logp];

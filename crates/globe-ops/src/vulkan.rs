@@ -21,35 +21,35 @@ use crate::{Error, Result};
 /// Whether wgpu drives Vulkan on this target.
 pub(crate) const IS_DRIVEN: bool = true;
 
-/// What a program may take of an adapter's own memory, bytes: of its largest heap what the driver says that others leave,
-/// or all of it where it does not say. `None` if wgpu drives the adapter by another API.
+/// What a program may take of an adapter's own memory, bytes: of its largest heap what the driver says that others leave.
+/// `None` if it does not say, or wgpu drives the adapter by another API.
 pub(crate) fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
     // SAFETY: nothing that wgpu owns is destroyed through it.
     let hal = unsafe { adapter.as_hal::<Api>() }?;
     let (instance, physical) = (hal.shared_instance().raw_instance(), hal.raw_physical_device());
-    let mut left = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
     // SAFETY: `physical` is a device of `instance`.
-    let extensions = unsafe { instance.enumerate_device_extension_properties(physical) }.ok()?;
+    let (extensions, device) = unsafe {
+        let extensions = instance.enumerate_device_extension_properties(physical).ok()?;
+        (extensions, instance.get_physical_device_properties(physical).api_version)
+    };
     let says = |extension: &vk::ExtensionProperties| {
         extension.extension_name_as_c_str() == Ok(ash::ext::memory_budget::NAME)
     };
-    let knows_budget = extensions.iter().any(says);
-    let mut properties = vk::PhysicalDeviceMemoryProperties2::default();
-    if knows_budget {
-        properties = properties.push_next(&mut left);
-        // SAFETY: as above; an adapter with that extension is at least of Vulkan 1.1, which has this function.
-        unsafe { instance.get_physical_device_memory_properties2(physical, &mut properties) };
-    } else {
-        // SAFETY: as above.
-        let plain = unsafe { instance.get_physical_device_memory_properties(physical) };
-        properties.memory_properties = plain;
+    let version = device.min(hal.shared_instance().instance_api_version());
+    if version < vk::API_VERSION_1_1 || !extensions.iter().any(says) {
+        return None;
     }
+    let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut properties = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
+    // SAFETY: as above; both are at least of Vulkan 1.1, which has this function.
+    unsafe { instance.get_physical_device_memory_properties2(physical, &mut properties) };
     let memory = properties.memory_properties;
     let own = (0..memory.memory_heap_count as usize)
         .filter(|i| memory.memory_heaps[*i].flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
     let largest = own.max_by_key(|i| memory.memory_heaps[*i].size)?;
-    let free = left.heap_budget[largest].saturating_sub(left.heap_usage[largest]);
-    Some(if knows_budget { free } else { memory.memory_heaps[largest].size })
+    // Some drivers say more than there is.
+    let all = budget.heap_budget[largest].min(memory.memory_heaps[largest].size);
+    Some(all.saturating_sub(budget.heap_usage[largest]))
 }
 
 /// A device of Vulkan under its wgpu device, with what was compiled for it.

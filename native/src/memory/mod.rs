@@ -9,7 +9,7 @@ use std::fs::read_to_string;
 
 use anyhow::Context;
 use clap::Args;
-use globe_ops::{Compute, KvFormat, adapters};
+use globe_ops::{Adapter, Compute, KvFormat, adapters};
 
 use crate::exit::{Fail, OrUsage};
 
@@ -27,7 +27,7 @@ const ADAPTER_SHARE: u64 = 95;
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MemoryArgs {
     /// Device memory that may be used, MiB [default: $GLOBE_MEMORY_MB; else 80 % of the free host
-    /// memory where the device is software, 95 % of what a GPU has free where Vulkan tells]
+    /// memory where the device is software, 95 % of what a GPU of its own memory has free where Vulkan tells]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub memory_mb: Option<u64>,
     /// Bits of each number in the cache of keys and values; 16 halve it, and change tokens a little
@@ -72,7 +72,10 @@ impl MemoryArgs {
     pub async fn on_default_device(&self) -> Result<Budget, Fail> {
         let adapters = adapters().await;
         let first = adapters.first();
-        self.budget(first.is_none_or(|one| one.software), first.and_then(|one| one.memory_bytes))
+        // One that several APIs list tells by one of them.
+        let same = |one: &&Adapter| first.is_some_and(|first| first.name == one.name);
+        let own_bytes = adapters.iter().filter(same).find_map(|one| one.memory_bytes);
+        self.budget(first.is_none_or(|one| one.software), own_bytes)
     }
 
     fn budget(&self, on_host: bool, own_bytes: Option<u64>) -> Result<Budget, Fail> {

@@ -146,11 +146,15 @@ export class GlobeLocator extends LitElement {
       const located = await globe.locate(photo, {
         samples, topK, seed, maxTokens, precision, sampling: { temperature }, signal: stopper.signal, onEvent: (event) => this.hear(event, stopper),
       });
-      // The dial may have been turned meanwhile.
-      const result = precision === this.precision ? located : ((await globe.rounded(this.precision)) ?? located);
+      let [result, at] = [located, precision];
+      while (at !== this.precision) {
+        at = this.precision; // the dial was turned meanwhile
+        result = (await globe.rounded(at)) ?? located;
+      }
+      const memory = await globe.memory();
       stopIf(stopper.signal);
       this.result = this.made = result;
-      this.memory = await globe.memory();
+      this.memory = memory;
       this.tell('result', result);
       return result;
     } catch (thrown) {
@@ -185,6 +189,7 @@ export class GlobeLocator extends LitElement {
     this.photoOnMap = false;
     this.failure = null;
     this.stream = '';
+    this.made = null;
     if (this.hasUpdated) this.result = null;
     void this.inspect();
   }
@@ -196,16 +201,19 @@ export class GlobeLocator extends LitElement {
       const facts = await this.globe.inspect(photo);
       if (photo === this.photo) this.facts = facts;
     } catch (thrown) {
-      if (photo === this.photo) this.fail(asGlobeError(thrown));
+      const error = asGlobeError(thrown);
+      if (photo === this.photo && error.code !== 'Aborted') this.fail(error);
     }
   }
 
   /** Shows the last result at the precision of the dial. */
   private async round(): Promise<void> {
-    const { made } = this;
-    if (!made || made !== this.result) return;
-    const rounded = await this.globe?.rounded(this.precision).catch(() => null);
-    if (rounded && this.result === made) this.result = this.made = rounded;
+    const isMade = () => this.made !== null && this.made === this.result;
+    const { precision, photo } = this;
+    if (!isMade()) return;
+    const rounded = await this.globe?.rounded(precision).catch(() => null);
+    // Turned again, the later answer counts.
+    if (rounded && isMade() && precision === this.precision && photo === this.photo) this.result = this.made = rounded;
   }
 
   private forgetPhoto(): void {
@@ -309,7 +317,7 @@ export class GlobeLocator extends LitElement {
   }
 
   private settings() {
-    const number = (label: string, value: number, min: number, step: number, set: (value: number) => void) => html`<label>${label}
+    const number = (label: string, value: number, min: number, step: number | 'any', set: (value: number) => void) => html`<label>${label}
       <input type="number" min=${min} step=${step} .value=${String(value)} @change=${(event: Event) => {
         const input = event.target as HTMLInputElement;
         if (input.checkValidity() && !Number.isNaN(input.valueAsNumber)) set(input.valueAsNumber);
@@ -317,7 +325,7 @@ export class GlobeLocator extends LitElement {
       }} /></label>`;
     return html`<details><summary>Settings</summary><div class="settings">
       ${number('Answers', this.samples, 1, 1, (value) => (this.samples = value))}
-      ${number('Temperature', this.temperature, 0, 0.1, (value) => (this.temperature = value))}
+      ${number('Temperature', this.temperature, 0, 'any', (value) => (this.temperature = value))}
       ${number('Seed', this.seed, 0, 1, (value) => (this.seed = value))}
       ${number('Longest answer, tokens', this.maxTokens, 1, 1, (value) => (this.maxTokens = value))}
       <label>Computes on

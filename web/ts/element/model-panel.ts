@@ -27,6 +27,7 @@ export class GlobeModelPanel extends LitElement {
   /** What is known of the stored model that was checked last. */
   @state() private checked: { words: string; bad: boolean } | null = null;
   private stopper: AbortController | null = null;
+  private looks = 0;
 
   override connectedCallback(): void {
     super.connectedCallback();
@@ -45,10 +46,10 @@ export class GlobeModelPanel extends LitElement {
   /** Facts before any download. */
   async look(): Promise<void> {
     if (!this.isConnected) return;
-    const { model } = this;
+    const look = ++this.looks;
     this.probed = null;
-    const [probed, stored] = await Promise.all([Globe.probe(model || undefined), Globe.stored().catch(() => [])]);
-    if (model !== this.model) return; // another look is under way
+    const [probed, stored] = await Promise.all([Globe.probe(this.model || undefined), Globe.stored().catch(() => [])]);
+    if (look !== this.looks) return; // a later one counts
     this.probed = probed;
     this.stored = stored;
   }

@@ -49,7 +49,7 @@ export function progressWords({ stage, done, total }: Progress): string {
     case 'verify':
       return `Checking: ${size(done)} of ${size(total)}`;
     case 'upload':
-      return `Moving to the graphics processor: ${size(done)} of ${size(total)}`;
+      return total > 0 ? `Moving to the graphics processor: ${size(done)} of ${size(total)}` : `Moving to the graphics processor: ${size(done)}`;
     case 'compile':
       return 'Preparing the kernels';
   }

@@ -5,7 +5,7 @@ import { kernelList, type KernelList } from '../kernels.js';
 import { bodyOf, digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
-import type { Verification } from '../types.js';
+import type { StoredModel, Verification } from '../types.js';
 
 /** What the wasm module reads from. */
 export interface ModelFile {
@@ -36,7 +36,7 @@ async function fetchText(base: string, name: string, signal: AbortSignal): Promi
   const response = await request(name, base + name, { signal, cache: 'no-cache' });
   if (response.status === 404 || isPage(response)) return null;
   if (!response.ok) throw network(name, `the server answered ${response.status}`);
-  return response.text();
+  return arriving(name, signal, () => response.text());
 }
 
 /** Says that a folder without a manifest is no model either, where it is none. */
@@ -73,15 +73,16 @@ export async function keepKernels(store: Store, base: string, kernels: KernelLis
 }
 
 /** Models of the store with their sizes. */
-export async function storedModels(store: Store): Promise<{ url: string; bytes: number; complete: boolean }[]> {
-  const models = [];
+export async function storedModels(store: Store): Promise<StoredModel[]> {
+  const models: StoredModel[] = [];
   for (const key of await store.texts('model-')) {
     const kept = await keptModel(store, key);
     if (!kept) continue;
     const manifest = parseManifest(kept.manifest.name, kept.manifest.text);
+    const { widenedBytes, largestPart } = manifest;
     const records = await Promise.all(manifest.entries.map((entry) => record(store, entry.sha256)));
     const bytes = records.reduce((sum, r) => sum + (r ? Math.min(r.pieces.length * PIECE_BYTES, r.size) : 0), 0);
-    models.push({ url: kept.url, bytes, complete: records.every((r) => r?.complete) });
+    models.push({ url: kept.url, bytes, complete: records.every((r) => r?.complete), widenedBytes, largestPart });
   }
   return models;
 }
@@ -317,12 +318,15 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
   return { open };
 }
 
-async function request(name: string, url: string, init: RequestInit): Promise<Response> {
+const request = (name: string, url: string, init: RequestInit) => arriving(name, init.signal, () => fetch(url, init));
+
+/** What a server sends, or why it does not arrive. */
+async function arriving<T>(name: string, signal: AbortSignal | null | undefined, work: () => Promise<T>): Promise<T> {
   try {
-    return await fetch(url, init);
+    return await work();
   } catch (error) {
     if ((error as Error).name === 'TimeoutError') throw network(name, 'the server did not answer in time');
-    stopIf(init.signal ?? undefined);
+    stopIf(signal ?? undefined);
     const reason = navigator.onLine
       ? `the connection failed, or the server does not allow this page (CORS): ${(error as Error).message}`
       : 'this device is offline, and the model is not stored';
