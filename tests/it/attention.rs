@@ -96,6 +96,20 @@ fn a_step_on_a_larger_cache_matches_the_oracle() {
     }
 }
 
+/// Long loops: a driver may end them early.
+#[test]
+fn the_end_of_a_long_prompt_matches_the_oracle() {
+    let keys = if LARGE { 16_384 } else { 1024 };
+    check(&Case {
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 128,
+        keys,
+        prefix: 0,
+        ranges: causal(keys - 9, 9),
+    });
+}
+
 #[test]
 fn windows_see_only_themselves() {
     for lengths in [&[64, 64, 32, 32][..], &[16, 8, 8, 4], &[1, 63, 65, 2], &[1000]] {
