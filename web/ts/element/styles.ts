@@ -91,6 +91,8 @@ export const layout = css`
   .dial label { position: relative; padding: 0.45rem 0.85rem; cursor: pointer; }
   .dial label + label { border-inline-start: 1px solid var(--line); }
   .dial input { position: absolute; inset: 0; opacity: 0; margin: 0; max-inline-size: none; cursor: pointer; }
+  fieldset:disabled { opacity: 0.6; }
+  fieldset:disabled input { cursor: not-allowed; }
   .dial label:has(:checked) { background: var(--wash); color: var(--accent); font-weight: 600; }
   .dial label:has(:focus-visible) { outline: 2px solid var(--accent); outline-offset: -2px; }
   .headline { font-size: clamp(1.5rem, 5cqi, 2.25rem); line-height: 1.15; font-weight: 650; letter-spacing: -0.015em; }
