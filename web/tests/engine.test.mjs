@@ -175,6 +175,16 @@ test('dispose ends the worker at any time, and calls after it are refused', asyn
   assert.deepEqual(got, { running: 'Aborted', after: 'Aborted' });
 });
 
+/** A page with a model, whose device a test may take away. */
+async function loadedPage() {
+  const page = await newPage(browser, server);
+  await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
+  });
+  return page;
+}
+
 /** The device of a worker is lost as soon as it is given work. */
 const lose = (worker) => worker.evaluate(() => {
   const queue = GPUQueue.prototype;
@@ -192,11 +202,7 @@ const lose = (worker) => worker.evaluate(() => {
 });
 
 test('a model that is disposed of while it is loaded once more leaves no worker behind', async () => {
-  const page = await newPage(browser, server);
-  await page.evaluate(async () => {
-    const { Globe } = await import('/dist/globe.js');
-    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
-  });
+  const page = await loadedPage();
   await lose(page.workers()[0]);
   const rebuilt = page.waitForEvent('worker');
   const code = page.evaluate(async () => {
@@ -212,11 +218,7 @@ test('a model that is disposed of while it is loaded once more leaves no worker 
 });
 
 test('two calls that lose the device share one rebuilt model', async () => {
-  const page = await newPage(browser, server);
-  await page.evaluate(async () => {
-    const { Globe } = await import('/dist/globe.js');
-    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
-  });
+  const page = await loadedPage();
   await lose(page.workers()[0]);
   let begun = 0;
   page.on('worker', () => begun++);
@@ -232,11 +234,7 @@ test('two calls that lose the device share one rebuilt model', async () => {
 });
 
 test('a lost device is rebuilt once, and lost again it is an error', async () => {
-  const page = await newPage(browser, server);
-  await page.evaluate(async () => {
-    const { Globe } = await import('/dist/globe.js');
-    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
-  });
+  const page = await loadedPage();
   const locate = () => page.evaluate(async () => {
     const photo = await (await fetch('/golden/images/photo.jpg')).blob();
     return globe.locate(photo, { samples: 1, maxTokens: 3 }).then(({ samples }) => samples, ({ code, message }) => `${code}: ${message}`);

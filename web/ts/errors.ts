@@ -40,7 +40,7 @@ export function asGlobeError(thrown: unknown): GlobeError {
   if (typeof code === 'string' && CODES.includes(code)) {
     return new GlobeError(code as ErrorCode, message ?? code);
   }
-  if (name === 'AbortError') return new GlobeError('Aborted', 'stopped');
+  if (name === 'AbortError') return stopped();
   if (name === 'QuotaExceededError') return quota();
   return new GlobeError('Engine', message ?? String(thrown));
 }
@@ -50,7 +50,8 @@ export function quota(): GlobeError {
   return new GlobeError('Quota', 'the browser has no room to store the model; free some space, or delete another model');
 }
 
-const stopped = () => new GlobeError('Aborted', 'stopped');
+/** What a caller's stop makes of a call. */
+export const stopped = () => new GlobeError('Aborted', 'stopped');
 
 /** Throws if the caller asked for a stop. */
 export function stopIf(signal: AbortSignal | undefined): void {

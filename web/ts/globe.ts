@@ -1,6 +1,6 @@
 // The page's side: one worker per loaded model, calls with abort, one rebuild after a lost device.
 
-import { GlobeError, asGlobeError, secureOnly, stopIf, unlessStopped } from './errors.js';
+import { GlobeError, asGlobeError, secureOnly, stopIf, stopped, unlessStopped } from './errors.js';
 import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
 import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
 import { probe, type Probe } from './probe.js';
@@ -77,7 +77,7 @@ class Link {
   ): Promise<Calls[N]['result']> {
     const { signal, transfer = [], onEvent } = options;
     if (this.ended) return Promise.reject(this.ended);
-    if (signal?.aborted) return Promise.reject(new GlobeError('Aborted', 'stopped'));
+    if (signal?.aborted) return Promise.reject(stopped());
     const id = this.nextId++;
     return new Promise<unknown>((resolve, reject) => {
       let timer: ReturnType<typeof setTimeout> | undefined;
@@ -91,7 +91,7 @@ class Link {
       };
       this.pending.set(id, {
         // What was finished before the worker heard of the stop is not wanted either.
-        resolve: (value) => (settle(), signal?.aborted ? reject(new GlobeError('Aborted', 'stopped')) : resolve(value)),
+        resolve: (value) => (settle(), signal?.aborted ? reject(stopped()) : resolve(value)),
         reject: (error) => (settle(), reject(error)),
         onEvent: onEvent as Pending['onEvent'],
       });
@@ -128,12 +128,12 @@ class Link {
     else pending.resolve(message.result);
   }
 
-  /** Ends the worker; what waits for it fails with `reason`, the call that was `stopped` as such. */
-  end(reason: GlobeError, stopped?: number): void {
+  /** Ends the worker; what waits for it fails with `reason`, the call that was stopped as such. */
+  end(reason: GlobeError, stoppedId?: number): void {
     if (this.ended) return;
     this.ended = reason;
     this.worker.terminate();
-    for (const [id, pending] of this.pending) pending.reject(id === stopped ? new GlobeError('Aborted', 'stopped') : reason);
+    for (const [id, pending] of this.pending) pending.reject(id === stoppedId ? stopped() : reason);
     this.pending.clear();
   }
 }

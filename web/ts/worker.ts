@@ -71,11 +71,11 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
   const choose = async (widened: number) => void (device = await chooseDevice(args.device, widened));
-  const opened = await openSource(args, signal, throttled(emit), choose);
+  const told = throttled(emit);
+  const opened = await openSource(args, signal, told, choose);
   refuse(args.subgroups ? [] : ['subgroups']);
   const subgroups = device === 'gpu' && (await granted()).includes('subgroups');
   stopIf(signal);
-  const told = throttled(emit);
   let uploaded = 0;
   const upload = (bytes: number) => told({ stage: 'upload', done: (uploaded += bytes), total: opened.bytes && Math.max(opened.bytes, uploaded) });
   upload(0);

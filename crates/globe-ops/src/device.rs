@@ -200,16 +200,7 @@ pub struct AdapterFeatures {
 
 /// Every adapter of this machine, in the order in which [`DeviceChoice::Auto`] takes them.
 pub async fn adapters() -> Vec<Adapter> {
-    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
-    let mut found = found_adapters().await;
-    found.sort_by_key(|adapter| match adapter.get_info().device_type {
-        DiscreteGpu => 0,
-        IntegratedGpu => 1,
-        VirtualGpu => 2,
-        Other => 3,
-        Cpu => 4,
-    });
-    found.iter().map(describe).collect()
+    found_adapters().await.iter().map(describe).collect()
 }
 
 fn describe(adapter: &wgpu::Adapter) -> Adapter {
@@ -229,7 +220,7 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         subgroup_size: (info.subgroup_min_size, info.subgroup_max_size),
         fragment: fragment(adapter),
         memory_bytes: Some(adapter)
-            .filter(|adapter| adapter.get_info().device_type == wgpu::DeviceType::DiscreteGpu)
+            .filter(|_| info.device_type == wgpu::DeviceType::DiscreteGpu)
             .and_then(vulkan::memory_bytes),
     }
 }
@@ -434,16 +425,11 @@ async fn hardware_kind() -> Result<DeviceKind> {
 #[cfg(not(target_family = "wasm"))]
 async fn hardware_kind() -> Result<DeviceKind> {
     use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu, VirtualGpu};
-    let found = found_adapters().await;
-    let has = |kind| found.iter().any(|a| a.get_info().device_type == kind);
-    if has(DiscreteGpu) {
-        Ok(DeviceKind::DiscreteGpu(0))
-    } else if has(IntegratedGpu) {
-        Ok(DeviceKind::IntegratedGpu(0))
-    } else if has(VirtualGpu) {
-        Ok(DeviceKind::VirtualGpu(0))
-    } else {
-        Err(Error::NoAdapter { wanted: "hardware", reason: "none is listed".into() })
+    match found_adapters().await.first().map(|adapter| adapter.get_info().device_type) {
+        Some(DiscreteGpu) => Ok(DeviceKind::DiscreteGpu(0)),
+        Some(IntegratedGpu) => Ok(DeviceKind::IntegratedGpu(0)),
+        Some(VirtualGpu) => Ok(DeviceKind::VirtualGpu(0)),
+        _ => Err(Error::NoAdapter { wanted: "hardware", reason: "none is listed".into() }),
     }
 }
 
@@ -451,10 +437,19 @@ async fn has_software() -> bool {
     found_adapters().await.iter().any(|a| a.get_info().device_type == wgpu::DeviceType::Cpu)
 }
 
-/// Adapters of the APIs whose compute limits the kernels are written for; OpenGL is not among them.
+/// Adapters of the APIs whose compute limits the kernels are written for, the best kind first; OpenGL is not among them.
 async fn found_adapters() -> Vec<wgpu::Adapter> {
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
     let backends = wgpu::Backends::PRIMARY;
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..descriptor });
-    instance.enumerate_adapters(backends).await
+    let mut found = instance.enumerate_adapters(backends).await;
+    found.sort_by_key(|adapter| match adapter.get_info().device_type {
+        DiscreteGpu => 0,
+        IntegratedGpu => 1,
+        VirtualGpu => 2,
+        Other => 3,
+        Cpu => 4,
+    });
+    found
 }
