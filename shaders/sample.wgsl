@@ -11,6 +11,7 @@
 #import philox
 #import reduce
 #import sampling
+#import sampling_heat
 #import sampling_cut
 
 @group(0) @binding(0) var<storage, read_write> logits: array<f32>;    // [rows, vocab], changed in place
@@ -41,17 +42,11 @@ fn main(
     let row = group.x;
     let base = row * params.vocab;
     let greedy = params.temperature == 0.0;
-    let heat = heat();
 
     var value = LOWEST;
     var at = NOBODY;
     for (var i = local; i < params.vocab; i += WG) {
-        var logit = logits[base + i];
-        if params.penalized != 0u {
-            logit = penalize(logit, seen[base + i]);
-        }
-        logit *= heat;
-        logits[base + i] = logit;
+        let logit = heated(base + i);
         if logit > value {
             value = logit;
             at = i;

@@ -7,6 +7,7 @@
 #import philox
 #import reduce_wide
 #import sampling
+#import sampling_heat
 
 const QUADS: u32 = PART / 4u;
 
@@ -25,7 +26,6 @@ fn main(
     let base = row * params.vocab;
     let draws_here = params.temperature > 0.0 && !is_cut();
     let key = vec2(params.seed_low, params.seed_high);
-    let heat = heat();
 
     var value = LOWEST;
     var at = NOBODY;
@@ -45,12 +45,7 @@ fn main(
             if i >= params.vocab {
                 break;
             }
-            var logit = logits[base + i];
-            if params.penalized != 0u {
-                logit = penalize(logit, seen[base + i]);
-            }
-            logit *= heat;
-            logits[base + i] = logit;
+            let logit = heated(base + i);
             if logit > value {
                 value = logit;
                 at = i;

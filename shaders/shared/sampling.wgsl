@@ -32,26 +32,9 @@ fn ordered(value: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
 }
 
-fn penalize(logit: f32, count: u32) -> f32 {
-    var value = logit;
-    if count != 0u {
-        value = select(value * params.repetition, value / params.repetition, value > 0.0);
-    }
-    let times = count & ~IN_PROMPT;
-    if times != 0u {
-        value -= f32(times) * params.frequency + params.presence;
-    }
-    return value;
-}
-
 // Of a row's vocabulary.
 fn parts() -> u32 {
     return (params.vocab + PART - 1u) / PART;
-}
-
-// By what logits are multiplied.
-fn heat() -> f32 {
-    return select(1.0 / params.temperature, 1.0, params.temperature == 0.0);
 }
 
 // Whether top-k or top-p may leave tokens out.

@@ -190,6 +190,7 @@ shared! {
     "rows_8",
     "sampling",
     "sampling_cut",
+    "sampling_heat",
     "scales_blocks",
     "scales_none",
     "stage_f16",
