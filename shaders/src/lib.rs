@@ -8,6 +8,13 @@ mod program;
 pub use link::{LinkError, link};
 pub use program::{Fragment, KvFormat, Norm, Program, QUADS, Reduce, Stage, Team, WeightFormat};
 
+/// A file as `build.rs` wrote it.
+macro_rules! bare {
+    ($folder:literal, $name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), $folder, $name, ".wgsl"))
+    };
+}
+
 macro_rules! kernels {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)+) => {
         /// One compute kernel; the file, the op and the oracle carry the same name.
@@ -25,9 +32,9 @@ macro_rules! kernels {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// The text of the file, imports not yet resolved.
+            /// The code of the file without its comments, imports not yet resolved.
             pub const fn file(self) -> &'static str {
-                match self { $(Self::$variant => include_str!(concat!("../", $name, ".wgsl")),)+ }
+                match self { $(Self::$variant => bare!("/", $name),)+ }
             }
         }
     };
@@ -146,7 +153,7 @@ macro_rules! shared {
     ($($name:literal,)+) => {
         /// Files that kernels import: functions, constants and their own workgroup memory.
         pub const SHARED: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../shared/", $name, ".wgsl"))),)+];
+            &[$(($name, bare!("/shared/", $name)),)+];
     };
 }
 

@@ -37,7 +37,7 @@ fn check(program: Program) -> Vec<String> {
         Err(e) => faults.push(e.emit_to_string(&source)),
     }
     check_limits(&module, &mut faults);
-    check_text(program.kernel.file(), &mut faults);
+    check_text(&written(program.kernel.name()), &mut faults);
     faults
 }
 
@@ -91,6 +91,12 @@ fn check_limits(module: &Module, faults: &mut Vec<String>) {
     }
 }
 
+/// The file as people read it.
+fn written(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name).with_extension("wgsl");
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 fn check_text(text: &str, faults: &mut Vec<String>) {
     if text.lines().count() > MAX_LINES {
         faults.push(format!("more than {MAX_LINES} lines"));
@@ -131,6 +137,24 @@ fn every_file_is_in_the_table() {
                 assert!(known.contains(&name.as_str()), "{name}.wgsl is in no table");
             }
         }
+    }
+}
+
+/// What is compiled into a program is the code of its files, each with its first line.
+#[test]
+fn only_comments_and_indentation_are_left_out() {
+    let code = |text: &str| {
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim());
+        lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    };
+    let kernels = Kernel::ALL.iter().map(|kernel| (kernel.name().to_owned(), kernel.file()));
+    let shared = SHARED.iter().map(|&(name, text)| (format!("shared/{name}"), text));
+    for (name, text) in kernels.chain(shared) {
+        let written = written(&name);
+        assert_eq!(code(text), code(&written), "{name}");
+        assert_eq!(text.lines().next(), written.lines().next(), "{name}");
+        let comments = text.lines().skip(1).filter(|line| line.contains("//"));
+        assert_eq!(comments.count(), 0, "{name}");
     }
 }
 
