@@ -1,16 +1,19 @@
 // What a visitor downloads before any model; an error if the module is above its budget.
 
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
 
-const BUDGET = 3 << 20; // 3 MiB, gzipped
+const BUDGET = 3_000_000; // gzipped
+const MOST = 64 << 20; // of what gzip may answer
 const dist = join(import.meta.dirname, '../dist');
 
 const sizes = Object.fromEntries(
   ['globe_web_bg.wasm', 'worker.js', 'globe.js', 'element.js', 'gazetteer.gaz', 'countries-50m.json'].map((name) => {
-    const bytes = readFileSync(join(dist, name));
-    return [name, { bytes: bytes.length, gzipped: gzipSync(bytes, { level: 9 }).length }];
+    const path = join(dist, name);
+    // As a site would prepare them: the compressor within Node takes 1.5 % more.
+    const gzipped = execFileSync('gzip', ['-9', '-c', path], { maxBuffer: MOST }).length;
+    return [name, { bytes: statSync(path).size, gzipped }];
   }),
 );
 console.table(sizes);

@@ -176,12 +176,12 @@ test('dispose ends the worker at any time, and calls after it are refused', asyn
 });
 
 /** A page with a model, whose device a test may take away. */
-async function loadedPage() {
+async function loadedPage(options = {}) {
   const page = await newPage(browser, server);
-  await page.evaluate(async () => {
+  await page.evaluate(async (options) => {
     const { Globe } = await import('/dist/globe.js');
-    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu' });
-  });
+    globalThis.globe = await Globe.load({ url: '/golden/window112/', device: 'gpu', ...options });
+  }, options);
   return page;
 }
 
@@ -214,6 +214,33 @@ test('a model that is disposed of while it is loaded once more leaves no worker 
   assert.equal(await code, 'Aborted');
   for (let i = 0; i < 30 && page.workers().length > 0; i++) await page.waitForTimeout(100);
   assert.equal(page.workers().length, 0);
+  await page.context().close();
+});
+
+test('a graphics processor that never answers is given up some time after a stop, and the next call has another', async () => {
+  const stallMs = 5000;
+  const page = await loadedPage({ stallMs });
+  const [silent] = page.workers();
+  await silent.evaluate(() => {
+    GPUBuffer.prototype.mapAsync = () => new Promise(() => {});
+  });
+  const got = await page.evaluate(async () => {
+    const photo = await (await fetch('/golden/images/photo.jpg')).blob();
+    const stopper = new AbortController();
+    const prepared = Promise.withResolvers();
+    const first = globe.locate(photo, { samples: 1, signal: stopper.signal, onEvent: prepared.resolve }).catch(({ code }) => code);
+    await prepared.promise;
+    stopper.abort();
+    const begin = performance.now();
+    const second = globe.locate(photo, { samples: 1, maxTokens: 2 });
+    const code = await first;
+    const told = performance.now() - begin;
+    return { code, told, samples: (await second).samples, waited: performance.now() - begin };
+  });
+  assert.deepEqual([got.code, got.samples], ['Aborted', 1]);
+  assert.ok(got.told < 1000 && got.waited >= stallMs, `told after ${got.told} ms, answered after ${got.waited}`);
+  assert.equal(page.workers().length, 1);
+  assert.notEqual(page.workers()[0], silent);
   await page.context().close();
 });
 

@@ -231,8 +231,16 @@ test('a second tab does not unseal the first one', async () => {
   assert.deepEqual(askedByThePage(), []);
   assert.equal(await fetched(second), 'answered');
   const [worker] = page.workers();
-  assert.equal(await worker.evaluate(() => fetch('/blank.html').then(() => 'answered', () => 'refused')), 'refused', 'nor by the worker');
+  assert.equal(await worker.evaluate(() => fetch('/blank.html').then(({ headers }) => (headers.has('globe-sealed') ? 'refused' : 'answered'))), 'refused', 'nor by the worker');
   await page.getByText('2 requests refused.').waitFor();
+
+  server.requests.length = 0;
+  const elsewhere = await second.evaluate(async () => {
+    const { Globe } = await import('/globe/globe.js');
+    return Globe.load({ url: '/models/another/' }).catch(({ code, message }) => `${code}: ${message}`);
+  });
+  assert.match(elsewhere, /^Network: .* a tab of this site is sealed/, 'whose worker is told why it gets nothing');
+  assert.deepEqual(askedByThePage(), []);
   await page.reload();
   await page.getByRole('button', { name: 'Load the stored model' }).waitFor();
   assert.equal(await fetched(page), 'answered', 'loaded anew, the page is open again');

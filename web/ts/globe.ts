@@ -23,7 +23,7 @@ export interface LoadOptions {
   cache?: boolean;
   /** False ends the load before the kernels are compiled: that goes on behind it, and the first photo waits for the rest. */
   warm?: boolean;
-  /** A load that stands still for so long is begun anew where it stopped, ms: 30,000 without it. */
+  /** A load that stands still for so long is begun anew where it stopped, and a call that goes on for so long after it was stopped is given up, ms: 30,000 without it. */
   stallMs?: number;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
@@ -172,11 +172,11 @@ export class Globe {
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     if (!(stallMs > 0)) throw new GlobeError('Option', `stallMs is ${stallMs}; it must be above 0`);
     const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
-    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm };
-    const { link, info } = await open(args, stallMs, signal, onProgress);
+    const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm, stallMs };
+    const { link, info } = await open(args, signal, onProgress);
     // The visitor was told that it stays until it is deleted; a browser that says no may clear it when space is short.
     if (info.storage === 'opfs' || info.storage === 'cache') void navigator.storage?.persist?.().catch(() => false);
-    return new Globe(link, (ended) => open(args, stallMs, ended), info);
+    return new Globe(link, (ended) => open(args, ended), info);
   }
 
   /** Models that this browser keeps. */
@@ -299,7 +299,7 @@ interface Opened {
 }
 
 /** A worker with the model; one that stands still gives way to another, which goes on with what is stored. */
-async function open(args: LoadArgs, stallMs: number, signal?: AbortSignal, onProgress?: (progress: Progress) => void): Promise<Opened> {
+async function open(args: LoadArgs, signal?: AbortSignal, onProgress?: (progress: Progress) => void): Promise<Opened> {
   const furthest = new Furthest();
   const onEvent = (progress: Progress) => {
     furthest.note(progress);
@@ -308,7 +308,7 @@ async function open(args: LoadArgs, stallMs: number, signal?: AbortSignal, onPro
   for (let restarts = 0; ; restarts++) {
     const link = new Link();
     try {
-      const info = await link.watched(stallMs, link.call('load', args, { signal, onEvent }));
+      const info = await link.watched(args.stallMs, link.call('load', args, { signal, onEvent }));
       return { link, info };
     } catch (thrown) {
       const error = asGlobeError(thrown);

@@ -34,6 +34,8 @@ export interface LoadArgs {
   subgroups: boolean;
   cache: boolean;
   warm: boolean;
+  /** What is stopped and has not ended after so long is given up, ms. */
+  stallMs: number;
 }
 
 /** Sign of life of a worker. */

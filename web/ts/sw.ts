@@ -1,7 +1,8 @@
 // Service worker: the page without network, and sealed mode, in which nothing reaches the network.
 
 /// <reference lib="webworker" />
-export type {};
+import { SEALED } from './sealed.js';
+
 declare const self: ServiceWorkerGlobalScope;
 
 /** Filled in when the site is put together: every file of the page, and a version made of their digests. */
@@ -67,17 +68,20 @@ async function answer(request: Request, client: string): Promise<Response> {
   const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
   if (kept) return kept;
   if (navigates) return fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error());
-  let refused = false;
+  let [refused, byPage] = [false, false];
   await update((watches, pages) => {
     // To which page a worker or a frame belongs is not said, so their requests count for every page: no seal has a hole.
-    const asking = pages.get(client)?.frameType === 'top-level' ? [client] : Object.keys(watches);
+    byPage = pages.get(client)?.frameType === 'top-level';
+    const asking = byPage ? [client] : Object.keys(watches);
     refused = asking.some((page) => watches[page]?.sealed);
     for (const page of asking) {
       const watch = watches[page];
       if (watch) watches[page] = refused ? { ...watch, refused: watch.refused + 1 } : { ...watch, requests: watch.requests + 1 };
     }
   });
-  return refused ? Response.error() : fetch(request);
+  if (!refused) return fetch(request);
+  // It may be the worker of another page, whose visitor would look for a fault of the connection.
+  return byPage ? Response.error() : new Response(null, { status: 403, headers: { [SEALED]: '1' } });
 }
 
 /** Changes run one after the other. A stopped service worker forgets variables, so the state is stored. */

@@ -6,9 +6,10 @@ import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import { Kernels, type KernelList } from './kernels.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
 import { chosenFolder, chosenManifest, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
-import { bodyOf, network } from './model/download.js';
+import { bodyOf, faultOf, network } from './model/download.js';
 import { MAX_CPU_BYTES, widenedAtMost } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
+import { STALL_MS } from './watch.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
 /** Tokens are posted together, so that a fast model does not flood the page. */
@@ -66,6 +67,7 @@ async function load(args: LoadArgs, stopped: AbortSignal, emit: Emit<'load'>): P
 
 async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
   const begin = performance.now();
+  stallMs = args.stallMs;
   await start(args.wasmUrl);
   beat.watched = true;
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
@@ -226,7 +228,8 @@ async function bytesOf(url: string, what: string, signal: AbortSignal): Promise<
     stopIf(signal);
     throw network(what, (error as Error).message);
   });
-  if (!response.ok) throw network(what, `the server answered ${response.status}`);
+  const fault = faultOf(what, response);
+  if (fault) throw fault;
   return bodyOf(response, moved);
 }
 
@@ -335,15 +338,34 @@ const handlers: { [N in CallName]: Handler<N> } = {
   },
 };
 
-/** One model answers one photo at a time. Who stops is told at once; the next one begins when the work has ended. */
+/** One model answers one photo at a time. Who stops is told at once; the next one begins when the work has ended, or is given up. */
 let queue: Promise<unknown> = Promise.resolve();
+let stallMs = STALL_MS;
 function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   const turn = queue.then(() => {
     stopIf(signal);
     return work();
   });
-  queue = turn.catch(() => undefined);
+  const ended = turn.then(nothing, nothing);
+  queue = Promise.race([ended, givenUp(signal, ended)]);
   return unlessStopped(signal, turn);
+}
+
+const nothing = () => undefined;
+
+/** Settles when work goes on long after it was stopped: some drivers never answer. The next call finds the device lost. */
+async function givenUp(signal: AbortSignal, ended: Promise<void>): Promise<void> {
+  const stop = new Promise((heard) => signal.addEventListener('abort', heard, { once: true }));
+  if (!signal.aborted) await stop;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  await new Promise<void>((late) => {
+    timer = setTimeout(() => {
+      breakBy(new GlobeError('DeviceLost', `the graphics processor was still busy ${stallMs / 1000} s after a stop; try again`));
+      late();
+    }, stallMs);
+    void ended.then(late);
+  });
+  clearTimeout(timer);
 }
 
 const running = new Map<number, AbortController>();

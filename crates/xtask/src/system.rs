@@ -71,6 +71,16 @@ the module of the tab needs Rust's libraries for {WASM}"
     })
 }
 
+/// The setting of cargo by which a module for the tab names the sources of its packages without
+/// the folders of the machine that compiled it.
+pub fn shortened_paths() -> String {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|user| user.join(".cargo")));
+    let sources = home.unwrap_or_default().join("registry").join("src").join("");
+    let flag = format!("--remap-path-prefix={}=", sources.display());
+    format!("target.{WASM}.rustflags=[{flag:?}]")
+}
+
 /// Makes sure that some Vulkan driver is there: installs Mesa's software one when root on Debian.
 pub fn need_vulkan() -> Result<()> {
     if has_vulkan_driver() {

@@ -9,6 +9,9 @@ use crate::system::{self, Result, built_beside, cargo, is_installed, root};
 /// The model of the demo: random weights, until globe ships one that it has trained.
 const MODEL: &str = "tests/golden/window112";
 
+/// The profile of what visitors download.
+const SHIPPED: &str = "web";
+
 /// Builds module, package and demo site for the edit loop: quick, with the names of functions.
 pub fn build() -> Result<()> {
     module("dev", &["--names"])?;
@@ -40,14 +43,14 @@ pub fn test_7b() -> Result<()> {
 /// Builds the module as it is shipped but for the last optimisation, which makes it smaller still, and
 /// errors if it is above its budget.
 pub fn size() -> Result<()> {
-    module("web", &[])?;
+    module(SHIPPED, &[])?;
     package()?;
     system::run(Command::new("node").arg("scripts/size.mjs").current_dir(folder()))
 }
 
 /// Builds what is shipped, makes the module small, and errors if it is above its budget.
 pub fn release() -> Result<()> {
-    module("web", &[])?;
+    module(SHIPPED, &[])?;
     npm_packages()?;
     let wasm = "pkg/globe_web_bg.wasm";
     let optimise = ["node_modules/.bin/wasm-opt", "-Oz", "--all-features", wasm, "-o", wasm];
@@ -106,7 +109,11 @@ fn bind(name: &str, profile: &str, folder: &Path, options: &[&str]) -> Result<()
     system::need_wasm()?;
     let target = ["--target", system::WASM, "--profile", profile];
     let build = ["build", "--package", name, "--locked"].into_iter().chain(target);
-    system::run(&mut cargo(build))?;
+    let mut build = cargo(build);
+    if profile == SHIPPED {
+        build.arg("--config").arg(system::shortened_paths());
+    }
+    system::run(&mut build)?;
     let built = if profile == "dev" { "debug" } else { profile };
     let wasm = self::target().join(system::WASM).join(built);
     let wasm = wasm.join(name.replace('-', "_")).with_extension("wasm");

@@ -1,6 +1,7 @@
 // One file of a model into the store: resumed, retried, hashed on the way.
 
 import { GlobeError, asGlobeError, stopIf } from '../errors.js';
+import { SEALED } from '../sealed.js';
 import type { Entry } from './manifest.js';
 import { PIECE_BYTES, record, setRecord, type FileRecord, type Store } from './store.js';
 
@@ -156,8 +157,9 @@ class Download {
     } catch (error) {
       return this.cut(error);
     }
-    if (response.status >= 500) return network(this.entry.name, `the server answered ${response.status}`);
-    if (!response.ok) throw network(this.entry.name, `the server answered ${response.status}`);
+    const fault = faultOf(this.entry.name, response);
+    if (response.status >= 500 && fault) return fault;
+    if (fault) throw fault;
     // A server without Range sends all of it again: what is already here is skipped.
     let skip = response.status === 206 ? 0 : start;
     const reader = response.body?.getReader();
@@ -228,6 +230,13 @@ export async function bodyOf(response: Response, onBytes: (bytes: number) => voi
   const bytes = new Uint8Array(size);
   for (const part of parts.reverse()) bytes.set(part, (size -= part.length));
   return bytes;
+}
+
+/** Why an answer is not the file; null if it is. */
+export function faultOf(name: string, response: Response): GlobeError | null {
+  if (response.ok) return null;
+  const sealed = response.headers.has(SEALED);
+  return network(name, sealed ? 'a tab of this site is sealed, which lets no request out; unseal or close it, and try again' : `the server answered ${response.status}`);
 }
 
 export function network(name: string, reason: string): GlobeError {

@@ -2,7 +2,7 @@
 
 import { GlobeError, stopIf } from '../errors.js';
 import { kernelList, type KernelList } from '../kernels.js';
-import { bodyOf, digestOf, ensure, network, type DownloadContext, type Hasher } from './download.js';
+import { bodyOf, digestOf, ensure, faultOf, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
 import type { StoredModel, Verification } from '../types.js';
@@ -35,7 +35,8 @@ export async function fetchManifest(base: string, signal: AbortSignal, store?: S
 async function fetchText(base: string, name: string, signal: AbortSignal): Promise<string | null> {
   const response = await request(name, base + name, { signal, cache: 'no-cache' });
   if (response.status === 404 || isPage(response)) return null;
-  if (!response.ok) throw network(name, `the server answered ${response.status}`);
+  const fault = faultOf(name, response);
+  if (fault) throw fault;
   return arriving(name, signal, () => response.text());
 }
 
@@ -299,7 +300,8 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
     const url = base + encodeURIComponent(name);
     const head = await request(name, url, { method: 'HEAD', signal });
     if (head.status === 404 || isPage(head)) return null;
-    if (!head.ok) throw network(name, `the server answered ${head.status}`);
+    const missing = faultOf(name, head);
+    if (missing) throw missing;
     const size = Number(head.headers.get('content-length') ?? Number.NaN);
     if (!Number.isSafeInteger(size)) throw network(name, 'the server does not say how long it is');
     let whole: Uint8Array | null = null;
@@ -307,7 +309,8 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
       if (start === end) return new Uint8Array();
       if (whole) return whole.slice(start, end);
       const response = await request(name, url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
-      if (!response.ok) throw network(name, `the server answered ${response.status}`);
+      const fault = faultOf(name, response);
+      if (fault) throw fault;
       const bytes = await bodyOf(response, onBytes);
       if (response.status === 206) return bytes;
       whole = bytes; // a server without Range
