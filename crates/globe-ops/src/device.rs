@@ -26,7 +26,7 @@ pub enum Variant {
     Cooperative(Fragment),
     /// As [`Variant::Subgroups`], but tiles wait in workgroup memory as 16-bit floats.
     Half,
-    /// As [`Variant::Teams`], but up to 16 rows are rounded to 8 bits and multiplied by weights of 4 and 8
+    /// As [`Variant::Teams`], but up to 32 rows are rounded to 8 bits and multiplied by weights of 4 and 8
     /// bits as integers, four at a time.
     PackedDot,
     /// 32 lanes walk a weight row together and add up within subgroups, tiles for many rows: for GPUs.

@@ -14,8 +14,8 @@ use crate::shapes::{expect, supported};
 use crate::unpack::unpack;
 use crate::{Result, rms_norm};
 
-/// Up to this many rows the product is bound by reading the weights.
-const FEW_ROWS: usize = 16;
+/// Up to this many rows, the answers of a batch, the product is bound by reading the weights.
+const FEW_ROWS: usize = 32;
 /// Outputs per workgroup of `packed_linear_lanes.wgsl`.
 const LANES_OUTPUTS: u32 = 32;
 /// Outputs and rows per workgroup of `packed_linear_many_lanes.wgsl`, and turns that it takes for the rows.
@@ -318,8 +318,8 @@ impl Variant {
 }
 
 /// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds_tiles`]
-/// and there are more than 16 rows, both factors are rounded to 16 bits first; with [`Variant::PackedDot`] and
-/// up to 16 rows, each block of 32 inputs to 8 bits. Sums are f32, within a block of integers i32.
+/// and there are more than 32 rows, both factors are rounded to 16 bits first; with [`Variant::PackedDot`] and
+/// up to 32 rows, each block of 32 inputs to 8 bits. Sums are f32, within a block of integers i32.
 ///
 /// `x: [rows, cols]`, `weight: [outputs, cols]`, `bias: [outputs]`; returns `[rows, outputs]`, or
 /// half the outputs with SwiGLU. `x` may be as wide as the blocks of the weight instead.
