@@ -7,9 +7,11 @@ mod shape;
 mod stats;
 mod train;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use globe_format::Folder;
 use globe_model::{Batch, Cache, Config, ImageGrid, Model, WeightPlan, Workload};
 use globe_ops::{
     Compute, SampleOptions, Tensor, dispatch_count, open_device, prefix_reads, read_f32,
@@ -26,6 +28,7 @@ use crate::args::{BenchArgs, BenchWhat};
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::input::open_folder;
+use crate::intact::Unchecked;
 use crate::memory::{PhaseMemory, Phases};
 use crate::progress::Progress;
 
@@ -111,6 +114,23 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Fail> {
     Ok(Exit::Success)
 }
 
+/// A model folder, after it was found to fit and to be intact: neither counts as loading.
+async fn stored(
+    folder: &Path,
+    compute: &Compute,
+    budget: Option<u64>,
+    args: &BenchArgs,
+) -> Result<(Folder, Config), Fail> {
+    let folder = open_folder(Some(folder))?;
+    let config = Config::load(&folder).await.or_usage()?;
+    let weights = WeightPlan::of_folder(&folder, &config, false).await.or_usage()?;
+    check(&weights, &config, compute, budget, args).or_usage()?;
+    if let Some(unchecked) = Unchecked::of(folder.path()) {
+        unchecked.compare(&folder, args.json).await?;
+    }
+    Ok((folder, config))
+}
+
 async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     let compute = open_device(args.device).await.or_usage()?;
     if !compute.is_gpu() {
@@ -125,16 +145,16 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     let roof = Roof::measure(&compute, args.repeats).await?;
     phases.end("roof", &compute);
     compute.free_unused()?; // or the model would settle in its pages
+    let stored = match &args.model {
+        Some(folder) => Some(stored(folder, &compute, budget, args).await?),
+        None => None,
+    };
     let progress = Progress::loading(args.json);
     let start = Instant::now();
     let mut on_progress = |done, all| progress.set(done, all);
-    let (mut model, name, bits) = match &args.model {
-        Some(folder) => {
-            let folder = open_folder(Some(folder))?;
+    let (mut model, name, bits) = match stored {
+        Some((folder, config)) => {
             let precision = globe_model::Precision::Stored;
-            let config = Config::load(&folder).await.or_usage()?;
-            let weights = WeightPlan::of_folder(&folder, &config, false).await.or_usage()?;
-            check(&weights, &config, &compute, budget, args).or_usage()?;
             let model = Model::load(&folder, config, &compute, precision, &mut on_progress).await;
             (model.or_usage()?, folder.path().display().to_string(), None)
         }

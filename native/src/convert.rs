@@ -16,6 +16,7 @@ use crate::args::ConvertArgs;
 use crate::console::{print, say};
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::inspect::bytes;
+use crate::intact;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
@@ -58,6 +59,7 @@ pub fn run(args: &ConvertArgs) -> Result<Exit, Fail> {
         }
         Err(Stop::Failed(fail)) => return Err(fail),
     };
+    intact::note(&args.out);
     print(&summary(&args.out, &manifest)).context("cannot write to standard output")?;
     Ok(Exit::Success)
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use globe_engine::{Demand, Engine, LoadOptions};
+use globe_engine::{Demand, Engine, LoadOptions, plan};
 use globe_format::Folder;
 use globe_image::{DecodeLimits, Photo, decode, upright_size};
 use globe_model::Precision;
@@ -13,6 +13,7 @@ use globe_ops::{Compute, open_device};
 
 use crate::args::ModelArgs;
 use crate::exit::{Fail, OrUsage};
+use crate::intact::Unchecked;
 use crate::progress::Progress;
 
 /// Names the model folder when `--model` does not.
@@ -88,9 +89,23 @@ pub async fn load_onto(
     options: &LoadOptions,
     quiet: bool,
 ) -> Result<Engine, Fail> {
+    if let Some(unchecked) = Unchecked::of(folder.path()) {
+        check_plan(folder, &compute, options).await?;
+        unchecked.compare(folder, quiet).await?;
+    }
     let progress = Progress::loading(quiet);
     let mut on_progress = |done, all| progress.set(done, all);
     let engine = Engine::load_with(folder, compute, options, &mut on_progress).await;
     progress.clear();
     engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
+}
+
+/// What does not fit is refused before its files are read.
+async fn check_plan(folder: &Folder, compute: &Compute, options: &LoadOptions) -> Result<(), Fail> {
+    let LoadOptions { precision, budget, demand } = options;
+    let Some(budget) = *budget else { return Ok(()) };
+    let dense = *precision == Precision::Reference || !compute.is_gpu();
+    let context = || format!("cannot load {}", folder.path().display());
+    let plan = plan(folder, dense, demand).await.with_context(context).or_usage()?;
+    plan.check(budget).with_context(context).or_usage()
 }

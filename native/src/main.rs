@@ -13,6 +13,7 @@ mod export;
 mod geocode;
 mod input;
 mod inspect;
+mod intact;
 mod interrupt;
 mod locate;
 mod logits;

@@ -8,6 +8,7 @@ use crate::args::VerifyArgs;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::inspect::bytes;
+use crate::intact;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
@@ -28,6 +29,7 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Fail> {
     }
     let context = || args.folder.display().to_string();
     let manifest = manifest.with_context(context).or_usage()?;
+    intact::note(&args.folder);
     let line = format!(
         "{}: {} in {} files, every one is intact\n",
         args.folder.display(),

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
 use globe_tests::golden_root;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// What a run printed and how it ended.
 pub(crate) struct Run {
@@ -30,6 +32,9 @@ impl Run {
     }
 }
 
+/// Instead of the user's, on systems that ask this variable.
+static CACHE: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+
 /// Cargo builds the program of another package for `cargo build`, not for `cargo test`.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -42,6 +47,7 @@ fn program() -> PathBuf {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program());
     command.args(args).current_dir(golden_root()).env_remove("GLOBE_MODEL").stdin(Stdio::null());
+    command.env("XDG_CACHE_HOME", CACHE.path());
     command
 }
 

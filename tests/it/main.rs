@@ -21,6 +21,7 @@ mod gelu;
 mod gelu_backward;
 mod gguf;
 mod golden;
+mod intact;
 mod learning;
 mod linear;
 mod linear_backward_weight;
