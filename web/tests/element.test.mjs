@@ -329,6 +329,84 @@ test('a photo that is set takes the place of the one that is being located', () 
   assert.equal((await get(page, 'result')).samples, 1);
 }));
 
+test('a load and an answer are stopped by the button', () => inPage(async (page) => {
+  const first = '/models/demo/model-00001-of-00003.safetensors';
+  server.faults[first] = (bytes, _, response) => (response.writeHead(200, { 'content-length': bytes.length }), null);
+  await page.getByRole('button', { name: /^Download and load/ }).click();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByRole('button', { name: /^Download and load/ }).waitFor();
+  delete server.faults[first];
+  assert.equal(await page.getByRole('alert').count(), 0, 'a stop is no fault');
+
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await set(page, { samples: 50, maxTokens: 400 });
+  await page.getByRole('button', { name: 'Locate', exact: true }).click();
+  await page.getByText(/^Answer \d+ of 50$/).waitFor();
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByRole('button', { name: 'Locate', exact: true }).waitFor();
+  assert.equal(await page.getByRole('alert').count(), 0);
+  assert.equal(await get(page, 'result'), null);
+  await locate(page);
+}));
+
+test('another model takes the place of the one at hand, which answers no more', () => inPage(async (page) => {
+  await loadModel(page);
+  const [worker] = page.workers();
+  await set(page, { model: '/models/nowhere/' });
+  await page.getByText(/^No model is at .*models\/nowhere\/: it has neither/).waitFor();
+  assert.equal(await get(page, 'globe'), null);
+  assert.ok(!page.workers().includes(worker));
+  await set(page, { model: '/models/demo/' });
+  await page.getByRole('button', { name: 'Load the stored model' }).click();
+  await ready(page);
+}));
+
+test('attributes leave out the map and the store, and say how many places are shown', () => inPage(async (page) => {
+  await locator(page).evaluate((element) => {
+    for (const name of ['no-map', 'no-cache']) element.setAttribute(name, '');
+    element.setAttribute('top-k', '2');
+  });
+  await page.getByText('The model is gone when this page is closed. Photos never leave it.').waitFor();
+  await loadModel(page);
+  const { storage } = await locator(page).evaluate((element) => element.globe.info);
+  assert.equal(storage, 'memory');
+  assert.equal(await page.locator('globe-map').count(), 0);
+  const asked = page.evaluate(() => new Promise((done) => {
+    const globe = document.querySelector('globe-locator').globe;
+    const { locate } = globe;
+    globe.locate = (photo, options) => (done(options.topK), locate.call(globe, photo, options));
+  }));
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await locate(page);
+  assert.equal(await asked, 2);
+  assert.equal(await page.locator('globe-map').count(), 0);
+}));
+
+test('the dial turns back where nobody can round, and says so by standing still', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await locate(page);
+  await locator(page).evaluate((element) => (element.globe.rounded = async () => Promise.reject(new Error('gone'))));
+  await page.getByRole('radio', { name: 'country' }).click();
+  await page.waitForFunction(() => document.querySelector('globe-locator').precision === 'city');
+  assert.ok(await page.getByRole('radio', { name: 'city' }).isChecked());
+  assert.ok(await page.getByRole('radio', { name: 'country' }).isDisabled());
+}));
+
+test('a model that cannot be deleted is a sentence', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.getByText(/Model ready/).click();
+  await page.getByText('Stored models').click();
+  page.on('worker', (worker) => void worker.evaluate(() => {
+    LockManager.prototype.query = async () => ({ held: [], pending: [] });
+    FileSystemDirectoryHandle.prototype.removeEntry = () => Promise.reject(new DOMException('it is open', 'NoModificationAllowedError'));
+  }).catch(() => undefined));
+  await page.getByRole('button', { name: 'Delete /models/demo/' }).click();
+  await page.getByText('It is open.').waitFor();
+  await page.getByRole('button', { name: 'Delete /models/demo/' }).waitFor();
+}));
+
 test('a field that is emptied keeps its value', () => inPage(async (page) => {
   await page.getByText('Settings', { exact: true }).click();
   const answers = page.getByLabel('Answers', { exact: true });

@@ -163,6 +163,26 @@ async function stopSecond(device) {
   assert.ok(got.waited < (device === 'gpu' ? 1000 : 5000), `told after ${got.waited} ms`);
 }
 
+test('a call that was stopped while it waited does not hurt the one before it, however long that takes', async () => {
+  const stallMs = 2500;
+  const page = await loadedPage({ stallMs });
+  let begun = 0;
+  page.on('worker', () => begun++);
+  const got = await page.evaluate(async () => {
+    const photo = await (await fetch('/golden/images/photo.jpg')).blob();
+    const first = globe.locate(photo, { samples: 24, batch: 1, maxTokens: 400, seed: 5 });
+    const stopper = new AbortController();
+    const second = globe.locate(photo, { samples: 1, signal: stopper.signal }).catch(({ code }) => code);
+    setTimeout(() => stopper.abort(), 100);
+    const code = await second;
+    const stopped = performance.now();
+    return { code, samples: (await first).samples, took: performance.now() - stopped };
+  });
+  assert.deepEqual([got.code, got.samples, begun], ['Aborted', 24, 0]);
+  assert.ok(got.took > stallMs, `answered ${got.took} ms after the stop: too soon to say anything`);
+  await page.context().close();
+});
+
 test('dispose ends the worker at any time, and calls after it are refused', async () => {
   const got = await withGlobe(async (globe, photo) => {
     const running = globe.locate(photo, { samples: 50, maxTokens: 400 }).catch((error) => error.code);

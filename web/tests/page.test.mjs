@@ -211,6 +211,10 @@ test('the page opens and locates without network; sealed, it reaches nothing', a
   const image = await page.evaluate(() => new Promise((done) => Object.assign(new Image(), { onload: () => done('answered'), onerror: () => done('refused'), src: '/x.png' })));
   assert.equal(image, 'refused');
   await page.getByText('2 requests refused.').waitFor();
+  const opened = page.context().waitForEvent('page');
+  await page.evaluate(() => void open('/blank.html?what=the-photo-shows'));
+  await (await opened).getByText('This site is sealed in one of its tabs').waitFor();
+  await page.getByText('3 requests refused.').waitFor();
   assert.deepEqual(askedByThePage(), [], 'nothing reached the network');
   assert.deepEqual(page.faults, []);
   await page.context().close();

@@ -52,21 +52,21 @@ function withoutOf({ feature, limit, value }) {
 }
 
 /** Probes and loads in a page whose adapter lacks something. */
-async function ask(url, { lack, device = 'auto', quota, usage = 0 } = {}) {
+async function ask(url, { lack, device = 'auto', cache = true, quota, usage = 0 } = {}) {
   const script = `(${withoutOf})(${JSON.stringify(lack ?? {})})`;
   server.beforeWorker(script);
   const page = await newPage(browser, server);
   await page.evaluate(script);
-  const got = await page.evaluate(async ({ url, device, quota, usage }) => {
+  const got = await page.evaluate(async ({ url, device, cache, quota, usage }) => {
     if (quota !== undefined) StorageManager.prototype.estimate = async () => ({ quota, usage });
     const { Globe } = await import('/dist/globe.js');
-    const probe = await Globe.probe(url);
-    const loaded = await Globe.load({ url, device, warm: false }).then(
+    const probe = await Globe.probe(url, { device, cache });
+    const loaded = await Globe.load({ url, device, cache, warm: false }).then(
       (globe) => (globe.dispose(), { device: globe.info.device }),
       ({ code, message }) => ({ code, message }),
     );
     return { probe, loaded };
-  }, { url, device, quota, usage });
+  }, { url, device, cache, quota, usage });
   assert.deepEqual(page.faults, []);
   await page.context().close();
   return got;
@@ -118,6 +118,24 @@ test('what four bits become on the CPU path counts, not what they take in the fi
   assert.deepEqual(weightsAsked(), []);
 });
 
+test('who asks for the processor is told the same, and a folder without a manifest is weighed as well', async () => {
+  const small = await ask('/golden/untied/', { device: 'cpu' });
+  assert.deepEqual([small.probe.fits, small.probe.device, small.loaded.device], [true, 'cpu', 'cpu']);
+  assert.match(small.probe.reason, /can run it on its processor, slowly\.$/);
+
+  server.requests.length = 0;
+  serveList('/large/', 600 << 20);
+  const { probe, loaded } = await ask('/large/', { device: 'cpu' });
+  assert.deepEqual([probe.fits, probe.code, loaded.code], [false, 'DoesNotFit', 'DoesNotFit']);
+  assert.match(loaded.message, /^on the processor only models of up to 1024 MiB as f32 run, this one has 1200 MiB$/);
+
+  server.files['/plain/config.json'] = Buffer.from('{}');
+  server.files['/plain/model.safetensors.index.json'] = Buffer.from(JSON.stringify({ metadata: { total_size: 700 << 20 }, weight_map: {} }));
+  const plain = await ask('/plain/', { device: 'cpu' });
+  assert.match(`${plain.loaded.code}: ${plain.loaded.message}`, /^DoesNotFit: .*this one has 1400 MiB$/);
+  assert.deepEqual(weightsAsked().filter(({ method }) => method !== 'HEAD'), []);
+});
+
 test('without WebGPU a large model is refused before it is fetched', async () => {
   serveList('/large/', 600 << 20);
   const plain = await launch({ webgpu: false });
@@ -151,9 +169,16 @@ test('what the storage cannot keep is said, and refused only where memory could 
   assert.match(small.reason, /grants only 1\sMB of storage, so the model is downloaded at each visit/);
   const { probe: full } = await ask('/small/', { quota: 10_000_000, usage: 9_000_000 });
   assert.match(full.reason, /grants only 1\sMB of storage/, 'what others hold is not free');
+  assert.equal(small.model.keeps, false);
   serveList('/large/', 2 ** 31);
   const { probe: large } = await ask('/large/', { quota: 1_000_000 });
   assert.deepEqual([large.fits, large.code], [false, 'Quota']);
+
+  server.requests.length = 0;
+  const { probe: unkept, loaded } = await ask('/large/', { cache: false });
+  assert.deepEqual([unkept.fits, unkept.code, loaded.code], [false, 'Quota', 'Quota']);
+  assert.match(loaded.message, /^the model has 2148 MB; what is not stored is held in memory, up to 1074 MB$/);
+  assert.deepEqual(weightsAsked(), []);
 });
 
 test('a model that is not there, and a manifest of a newer version', async () => {

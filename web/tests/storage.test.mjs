@@ -141,6 +141,34 @@ test('a download goes on where a closed tab left it', async () => {
   await context.close();
 });
 
+test('a model that another tab is downloading is not deleted, and says so', async () => {
+  model.pad(3 * PIECE);
+  let go;
+  const wait = new Promise((done) => (go = done));
+  server.faults[PADDING] = (bytes, request, response) => {
+    response.writeHead(200, { 'content-length': bytes.length });
+    response.write(bytes.subarray(0, PIECE + 1000));
+    void wait.then(() => response.end(bytes.subarray(PIECE + 1000)));
+    return null;
+  };
+  const context = await browser.newContext();
+  const first = await newPageIn(context, server);
+  const loading = load(first, { stallMs: 60_000 });
+  const second = await newPageIn(context, server);
+  for (let i = 0; i < 100 && !(await ask(second, 'stored'))[0]?.bytes; i++) await new Promise((done) => setTimeout(done, 100));
+  const refused = await second.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    return Globe.remove('/model/').then(() => 'deleted', ({ code, message }) => `${code}: ${message}`);
+  });
+  assert.match(refused, /^Model: this model is being downloaded, here or in another tab; stop that first/);
+  go();
+  assert.equal((await loading).storage, 'opfs');
+  assert.deepEqual((await ask(second, 'stored')).map(({ complete }) => complete), [true]);
+  await ask(second, 'remove', '/model/');
+  assert.deepEqual(await ask(second, 'stored'), []);
+  await context.close();
+});
+
 test('a server without Range sends all of it again, and what is here is skipped', () => inPage(async (page) => {
   model.pad(3 * PIECE);
   let cuts = 0;

@@ -56,6 +56,8 @@ class Link {
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
   private ended: GlobeError | null = null;
+  /** Said by the worker: it computes no more. */
+  private spent = false;
   private watch: Watch | null = null;
 
   constructor() {
@@ -67,7 +69,16 @@ class Link {
   }
 
   get alive(): boolean {
-    return this.ended === null;
+    return this.ended === null && !this.spent;
+  }
+
+  /** Ends the worker when it has given the adapter's memory back, which some browsers do late for one that just ends. */
+  async retire(reason: GlobeError): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise((done) => (timer = setTimeout(done, GRACE_MS)));
+    await Promise.race([this.call('dispose', null).catch(() => undefined), late]);
+    clearTimeout(timer);
+    this.end(reason);
   }
 
   call<N extends CallName>(
@@ -124,8 +135,10 @@ class Link {
       return;
     }
     this.pending.delete(message.id);
-    if ('error' in message) pending.reject(asGlobeError(message.error));
-    else pending.resolve(message.result);
+    if ('error' in message) {
+      this.spent ||= message.spent;
+      pending.reject(asGlobeError(message.error));
+    } else pending.resolve(message.result);
   }
 
   /** Ends the worker; what waits for it fails with `reason`, the call that was stopped as such. */
@@ -158,10 +171,9 @@ export class Globe {
   private constructor(private link: Link, private readonly reopen: (signal: AbortSignal) => Promise<Opened>, private current: ModelInfo) {}
 
   /** What this browser can run, before anything is downloaded but the manifest. */
-  static probe(url?: string): Promise<Probe> {
-    return probe(url, async () => {
-      return (await Globe.stored()).find((model) => model.url === folderUrl(url ?? '')) ?? null;
-    });
+  static probe(url?: string, { device = 'auto', cache = true }: Pick<LoadOptions, 'device' | 'cache'> = {}): Promise<Probe> {
+    const kept = async () => (await Globe.stored()).find((model) => model.url === folderUrl(url ?? '')) ?? null;
+    return probe(url, { device, cache, kept });
   }
 
   /** Loads a model; an abort at any stage leaves nothing behind but what is stored and verified. */
@@ -250,7 +262,6 @@ export class Globe {
     this.ending.abort();
     const link = this.link;
     const end = () => link.end(new GlobeError('Aborted', 'the model was disposed of'));
-    // The adapter's memory first: some browsers free it late when a worker just ends.
     if (link.alive) void link.call('dispose', null).catch(() => undefined);
     setTimeout(end, 0);
   }
@@ -282,7 +293,7 @@ export class Globe {
   }
 
   private async replace(lost: Link): Promise<void> {
-    lost.end(new GlobeError('DeviceLost', 'the graphics processor stopped'));
+    await lost.retire(new GlobeError('DeviceLost', 'the graphics processor stopped'));
     const { link, info } = await this.reopen(this.ending.signal);
     if (this.disposed) {
       link.end(new GlobeError('Aborted', 'the model was disposed of'));

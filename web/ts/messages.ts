@@ -58,7 +58,8 @@ export type ToWorker =
 export type FromWorker =
   | { id: number; event: unknown }
   | { id: number; result: unknown }
-  | { id: number; error: { code: ErrorCode; message: string } }
+  /** `spent`: the worker cannot compute any more, only give its memory back. */
+  | { id: number; error: { code: ErrorCode; message: string }; spent: boolean }
   /** Sent without a call: the device is gone. */
   | { id: 0; lost: string }
   | { id: 0; beat: Beat };

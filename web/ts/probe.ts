@@ -3,9 +3,9 @@
 import { asGlobeError, secureOnly, type ErrorCode } from './errors.js';
 import { findAdapter } from './gpu.js';
 import { expectModel, fetchManifest } from './model/folder.js';
-import { MAX_CPU_BYTES, type Manifest } from './model/manifest.js';
-import { MAX_UNSTORED_BYTES } from './model/store.js';
-import type { AdapterInfo, StoredModel } from './types.js';
+import { MAX_CPU_BYTES, tooLargeForCpu, type Manifest } from './model/manifest.js';
+import { MAX_UNSTORED_BYTES, unstorable } from './model/store.js';
+import type { AdapterInfo, DeviceChoice, StoredModel } from './types.js';
 import { folderUrl } from './urls.js';
 
 /** A server has this long for a manifest, ms. */
@@ -25,15 +25,22 @@ export interface Probe {
   device: 'gpu' | 'cpu' | null;
   adapter: AdapterInfo | null;
   storage: { quota: number; usage: number } | null;
-  /** Of the model, where one was named and has a manifest. */
-  model: { bytes: number; neededBytes: number } | null;
+  /** Of the model, where one was named and has a manifest. `keeps`: a later visit finds it stored. */
+  model: { bytes: number; neededBytes: number; keeps: boolean } | null;
 }
 
 /** What is known of a model: from the server, or from the stored copy. */
 type Known = Pick<Manifest, 'totalBytes' | 'widenedBytes' | 'largestPart'>;
 
-/** Looks at the adapter, at the storage and, if a folder is named, at its manifest; `kept` says what is stored of it. */
-export async function probe(url: string | undefined, kept: () => Promise<StoredModel | null>): Promise<Probe> {
+/** How the model would be loaded; `kept` says what is stored of it. */
+interface Wanted {
+  device: DeviceChoice;
+  cache: boolean;
+  kept: () => Promise<StoredModel | null>;
+}
+
+/** Looks at the adapter, at the storage and, if a folder is named, at its manifest. */
+export async function probe(url: string | undefined, { device, cache, kept }: Wanted): Promise<Probe> {
   const nothing = { adapter: null, storage: null, model: null };
   const fails = (thrown: unknown, facts: Pick<Probe, 'adapter' | 'storage' | 'model'>): Probe => {
     const { code, message } = asGlobeError(thrown);
@@ -54,23 +61,32 @@ export async function probe(url: string | undefined, kept: () => Promise<StoredM
   } catch (thrown) {
     return fails(thrown, { ...facts, model: null });
   }
-  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes) };
+  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes), keeps: cache };
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
   let room = storage && Math.max(0, storage.quota - storage.usage);
   // What is stored of this model takes no more.
   if (model && room !== null && model.bytes > room) room += (await kept().catch(() => null))?.bytes ?? 0;
-  const unstored = model && room !== null && model.bytes > room ? room : null;
-  if (model && unstored !== null && model.bytes > MAX_UNSTORED_BYTES) {
-    return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(unstored)} of storage.`, 'Quota');
+  const unstored = cache && model && room !== null && model.bytes > room ? room : null;
+  if (model && unstored !== null) {
+    model.keeps = false;
+    if (model.bytes > MAX_UNSTORED_BYTES) return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(unstored)} of storage.`, 'Quota');
   }
-  if (missing) {
-    if (known && known.widenedBytes > MAX_CPU_BYTES) return verdict(false, null, `${missing.message}.`, missing.code);
-    return verdict(true, 'cpu', `${missing.message}. A small model runs on the processor instead, slowly.`, missing.code);
+  if (model && !cache && model.bytes > MAX_UNSTORED_BYTES) return verdict(false, null, unstorable(model.bytes).message, 'Quota');
+  if (device === 'gpu' && missing) return verdict(false, null, missing.message, missing.code);
+  if (device === 'cpu' || missing) {
+    const reason = device === 'cpu' ? null : missing;
+    const widened = known?.widenedBytes ?? 0;
+    if (widened > MAX_CPU_BYTES) {
+      const { code, message } = tooLargeForCpu(widened, reason);
+      return verdict(false, null, message, code);
+    }
+    const why = reason ? `${reason.message}. A small model runs on the processor instead, slowly.` : 'This browser can run it on its processor, slowly.';
+    return verdict(true, 'cpu', why, reason?.code ?? null);
   }
   if (known && adapter && known.largestPart > adapter.maxBindingBytes) {
     return verdict(false, 'gpu', `A part of the model takes ${size(known.largestPart)}; this graphics processor binds at most ${size(adapter.maxBindingBytes)}.`, 'DoesNotFit');
   }
-  const visits = unstored !== null ? ` The browser grants only ${size(unstored)} of storage, so the model is downloaded at each visit.` : '';
+  const visits = unstored === null ? '' : ` The browser grants only ${size(unstored)} of storage, so the model is downloaded at each visit.`;
   const memory = model ? ` It needs about ${size(model.neededBytes)} of graphics memory, which browsers do not let a page measure.` : '';
   return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}${visits}`);
 }

@@ -62,16 +62,18 @@ self.addEventListener('fetch', (event) => {
 
 const FRESH: Watch = { sealed: false, requests: 0, refused: 0 };
 
+/** For a window. It has an icon, or the browser would ask for one, past every service worker. */
+const REFUSAL = '<!doctype html><html lang="en"><title>Sealed</title><link rel="icon" href="data:,"><p>This site is sealed in one of its tabs: nothing reaches the network.</p></html>';
+
 async function answer(request: Request, client: string): Promise<Response> {
   const cache = await caches.open(CACHE);
   const navigates = request.destination === 'document';
   const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
   if (kept) return kept;
-  if (navigates) return fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error());
   let [refused, byPage] = [false, false];
   await update((watches, pages) => {
-    // To which page a worker or a frame belongs is not said, so their requests count for every page: no seal has a hole.
-    byPage = pages.get(client)?.frameType === 'top-level';
+    // To which page a worker, a frame or a new window belongs is not said, so their requests count for every page: no seal has a hole.
+    byPage = !navigates && pages.get(client)?.frameType === 'top-level';
     const asking = byPage ? [client] : Object.keys(watches);
     refused = asking.some((page) => watches[page]?.sealed);
     for (const page of asking) {
@@ -79,7 +81,8 @@ async function answer(request: Request, client: string): Promise<Response> {
       if (watch) watches[page] = refused ? { ...watch, refused: watch.refused + 1 } : { ...watch, requests: watch.requests + 1 };
     }
   });
-  if (!refused) return fetch(request);
+  if (!refused) return navigates ? fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error()) : fetch(request);
+  if (navigates) return new Response(REFUSAL, { status: 403, headers: { 'content-type': 'text/html; charset=utf-8' } });
   // It may be the worker of another page, whose visitor would look for a fault of the connection.
   return byPage ? Response.error() : new Response(null, { status: 403, headers: { [SEALED]: '1' } });
 }

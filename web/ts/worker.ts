@@ -5,10 +5,10 @@ import { GlobeError, asGlobeError, stopIf, unlessStopped } from './errors.js';
 import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import { Kernels, type KernelList } from './kernels.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
-import { chosenFolder, chosenManifest, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, verifyModel, type ModelFolder } from './model/folder.js';
+import { chosenFolder, chosenManifest, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, unlistedBytes, verifyModel, type ModelFolder } from './model/folder.js';
 import { bodyOf, faultOf, network } from './model/download.js';
-import { MAX_CPU_BYTES, widenedAtMost } from './model/manifest.js';
-import { MAX_UNSTORED_BYTES, openStore, type Store } from './model/store.js';
+import { MAX_CPU_BYTES, tooLargeForCpu, widenedAtMost } from './model/manifest.js';
+import { MAX_UNSTORED_BYTES, openStore, unstorable, type Store } from './model/store.js';
 import { STALL_MS } from './watch.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
@@ -72,7 +72,7 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   beat.watched = true;
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
-  const choose = async (widened: number) => void (device = await chooseDevice(args.device, widened));
+  const choose = async (widened: Widened) => void (device = await chooseDevice(args.device, widened));
   const told = throttled(emit);
   const opened = await openSource(args, signal, told, choose);
   refuse(args.subgroups ? [] : ['subgroups']);
@@ -148,6 +148,9 @@ function counted(folder: ModelFolder, onBytes: (bytes: number) => void): ModelFo
   return { open };
 }
 
+/** What a model takes as f32. */
+type Widened = () => Promise<number>;
+
 interface Opened {
   folder: ModelFolder;
   bytes: number;
@@ -156,12 +159,12 @@ interface Opened {
 }
 
 /** The folder of a model. `choose` hears of its size as f32 before anything large is fetched or read, and may refuse it. */
-async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (widened: number) => Promise<void>): Promise<Opened> {
+async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (widened: Widened) => Promise<void>): Promise<Opened> {
   const hasher = () => new Sha256();
   let [fetched, verified] = [0, 0];
   if ('files' in args.source) {
     const { files } = args.source;
-    await choose((await chosenManifest(files))?.widenedBytes ?? widenedAtMost(files.reduce((sum, { size }) => sum + size, 0)));
+    await choose(async () => (await chosenManifest(files))?.widenedBytes ?? widenedAtMost(files.reduce((sum, { size }) => sum + size, 0)));
     const chosen = await chosenFolder(files, { hasher, signal, onMoved: moved }, (bytes, total, file) => {
       verified += bytes;
       emit({ stage: 'verify', done: verified, total, file });
@@ -171,7 +174,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   const base = args.source.url;
   const store = await openStore(args.cache);
   const manifest = await fetchManifest(base, signal, store);
-  await choose(manifest?.widenedBytes ?? 0);
+  await choose(async () => manifest?.widenedBytes ?? unlistedBytes(base, signal));
   if (!manifest) {
     const onBytes = (bytes: number) => {
       moved();
@@ -180,8 +183,10 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
     return { folder: remoteFolder(base, signal, onBytes), bytes: 0, verified: false, storage: 'none' };
   }
   kernels.expect(await keptKernels(store, base));
-  keep = (list) => keepKernels(store, base, list);
+  // Memory is no place to keep anything for the next visit, and would hold the weights along.
+  if (store.kind !== 'memory') keep = (list) => keepKernels(store, base, list);
   const total = manifest.totalBytes;
+  if (store.kind === 'memory' && total > MAX_UNSTORED_BYTES) throw unstorable(total);
   const onBytes = (stage: 'fetch' | 'verify', bytes: number) => {
     if (stage === 'verify') verified += bytes;
     fetched += bytes; // what an earlier visit fetched counts, once it is verified
@@ -212,14 +217,12 @@ function throttled(emit: (progress: Progress) => void): (progress: Progress) => 
   };
 }
 
-async function chooseDevice(wanted: LoadArgs['device'], widened: number): Promise<'gpu' | 'cpu'> {
-  if (wanted === 'cpu') return 'cpu';
-  const reason = await lacking();
-  if (!reason) return 'gpu';
-  if (wanted === 'gpu') throw reason;
-  if (widened > MAX_CPU_BYTES) {
-    throw new GlobeError(reason.code, `${reason.message}. Without it only models of up to ${MAX_CPU_BYTES >> 20} MiB as f32 run, this one has ${Math.ceil(widened / (1 << 20))} MiB`);
-  }
+async function chooseDevice(wanted: LoadArgs['device'], widened: Widened): Promise<'gpu' | 'cpu'> {
+  const reason = wanted === 'cpu' ? null : await lacking();
+  if (!reason && wanted !== 'cpu') return 'gpu';
+  if (reason && wanted === 'gpu') throw reason;
+  const bytes = await widened();
+  if (bytes > MAX_CPU_BYTES) throw tooLargeForCpu(bytes, reason);
   return 'cpu';
 }
 
@@ -307,7 +310,7 @@ const handlers: { [N in CallName]: Handler<N> } = {
   locate: (args, signal, emit) => inTurn(signal, () => locate(args, signal, emit)).finally(() => void keepNews()),
   inspect: async ({ image }) => JSON.parse(inspect(new Uint8Array(image))) as Calls['inspect']['result'],
   rounded: async ({ precision }) => {
-    const json = loaded().rounded(precision);
+    const json = engine?.rounded(precision); // by the gazetteer alone, with or without the device
     return json === undefined ? null : (JSON.parse(json) as LocateResult);
   },
   logits: ({ images, prompt, system, tokens }, signal) =>
@@ -342,19 +345,21 @@ const handlers: { [N in CallName]: Handler<N> } = {
 let queue: Promise<unknown> = Promise.resolve();
 let stallMs = STALL_MS;
 function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  const turn = queue.then(() => {
+  const before = queue;
+  const turn = before.then(() => {
     stopIf(signal);
     return work();
   });
   const ended = turn.then(nothing, nothing);
-  queue = Promise.race([ended, givenUp(signal, ended)]);
+  queue = Promise.race([ended, givenUp(signal, before, ended)]);
   return unlessStopped(signal, turn);
 }
 
 const nothing = () => undefined;
 
 /** Settles when work goes on long after it was stopped: some drivers never answer. The next call finds the device lost. */
-async function givenUp(signal: AbortSignal, ended: Promise<void>): Promise<void> {
+async function givenUp(signal: AbortSignal, before: Promise<unknown>, ended: Promise<void>): Promise<void> {
+  await before; // what waits is not at work
   const stop = new Promise((heard) => signal.addEventListener('abort', heard, { once: true }));
   if (!signal.aborted) await stop;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -379,7 +384,8 @@ async function answer(message: Extract<ToWorker, { call: CallName }>): Promise<v
     const result = await handler(args, controller.signal, (event) => post({ id, event }));
     post({ id, result });
   } catch (thrown) {
-    post({ id, error: explain(thrown) });
+    const error = explain(thrown);
+    post({ id, error, spent: broken !== null });
   } finally {
     running.delete(id);
   }

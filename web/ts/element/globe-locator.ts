@@ -84,6 +84,8 @@ export class GlobeLocator extends LitElement {
   @state() private memory: MemoryUse | null = null;
   /** The result on show, if the model at hand made it: only that one can be rounded. */
   private made: LocateResult | null = null;
+  /** How precisely that one is shown. */
+  private shownAt: Precision = 'city';
   /** The camera that is being asked for. */
   private opening: symbol | null = null;
   @query('globe-map') private map?: GlobeMap;
@@ -109,6 +111,7 @@ export class GlobeLocator extends LitElement {
   }
 
   protected override willUpdate(changed: PropertyValues<this>): void {
+    if (changed.has('model') && this.globe && this.hasUpdated) this.unload(); // what it answers is of another one
     if (changed.has('photo')) this.onPhoto();
     if (changed.has('precision') && changed.get('precision') !== undefined) void this.round();
     if (changed.has('result')) this.chosen = this.result?.candidates.length ? 1 : 0;
@@ -153,7 +156,7 @@ export class GlobeLocator extends LitElement {
       }
       const memory = await globe.memory();
       stopIf(stopper.signal);
-      this.result = this.made = result;
+      this.show(result, at);
       this.memory = memory;
       this.tell('result', result);
       return result;
@@ -206,14 +209,25 @@ export class GlobeLocator extends LitElement {
     }
   }
 
-  /** Shows the last result at the precision of the dial. */
+  private show(result: LocateResult, precision: Precision): void {
+    this.result = this.made = result;
+    this.shownAt = precision;
+  }
+
+  /** Shows the last result at the precision of the dial, or turns the dial back. */
   private async round(): Promise<void> {
     const isMade = () => this.made !== null && this.made === this.result;
     const { precision, photo } = this;
     if (!isMade()) return;
     const rounded = await this.globe?.rounded(precision).catch(() => null);
     // Turned again, the later answer counts.
-    if (rounded && isMade() && precision === this.precision && photo === this.photo) this.result = this.made = rounded;
+    if (!isMade() || precision !== this.precision || photo !== this.photo) return;
+    if (rounded) {
+      this.show(rounded, precision);
+      return;
+    }
+    this.made = null; // the engine that knew more of it is gone
+    this.precision = this.shownAt;
   }
 
   private forgetPhoto(): void {

@@ -40,7 +40,7 @@ export class GlobeModelPanel extends LitElement {
   }
 
   protected override updated(changed: PropertyValues<this>): void {
-    if (changed.has('model')) void this.look();
+    if (changed.has('model') || changed.has('device') || changed.has('cache')) void this.look();
   }
 
   /** Facts before any download. */
@@ -48,7 +48,7 @@ export class GlobeModelPanel extends LitElement {
     if (!this.isConnected) return;
     const look = ++this.looks;
     this.probed = null;
-    const [probed, stored] = await Promise.all([Globe.probe(this.model || undefined), Globe.stored().catch(() => [])]);
+    const [probed, stored] = await Promise.all([Globe.probe(this.model || undefined, { device: this.device, cache: this.cache }), Globe.stored().catch(() => [])]);
     if (look !== this.looks) return; // a later one counts
     this.probed = probed;
     this.stored = stored;
@@ -106,11 +106,11 @@ export class GlobeModelPanel extends LitElement {
     const probed = this.probed;
     if (!probed) return html`<p class="soft">Looking at what this browser can do…</p>`;
     const bytes = probed.model?.bytes;
-    const kept = this.stored.find((model) => model.url === folderUrl(this.model))?.complete;
+    const kept = this.cache && this.stored.find((model) => model.url === folderUrl(this.model))?.complete;
     const label = kept ? 'Load the stored model' : bytes ? `Download and load, ${size(bytes)}` : 'Load the model';
     return html`
       <p class=${probed.fits ? '' : 'bad'}>${sentence(probed.reason)}</p>
-      ${probed.fits && bytes && !kept ? html`<p class="soft small">The model stays on this device until you delete it. Photos never leave it.</p>` : nothing}
+      ${probed.fits && bytes && !kept ? html`<p class="soft small">${probed.model?.keeps ? 'The model stays on this device until you delete it.' : 'The model is gone when this page is closed.'} Photos never leave it.</p>` : nothing}
       <div class="row">
         ${this.model ? html`<button type="button" class="primary" ?disabled=${!probed.fits} @click=${() => this.load()}>${label}</button>` : nothing}
         ${probed.code === 'Network' ? html`<button type="button" @click=${() => this.look()}>Try again</button>` : nothing}
@@ -128,7 +128,7 @@ export class GlobeModelPanel extends LitElement {
         ? html`<progress aria-label="Loading the model" max=${progress.total} .value=${progress.done}></progress>`
         : html`<progress aria-label="Loading the model"></progress>`}
       <div class="row"><button type="button" @click=${() => this.stopper?.abort()}>Stop</button>
-      ${progress.stage === 'fetch' ? html`<span class="soft small">What has arrived is kept; the download goes on from there.</span>` : nothing}</div>`;
+      ${progress.stage === 'fetch' && this.probed?.model?.keeps ? html`<span class="soft small">What has arrived is kept; the download goes on from there.</span>` : nothing}</div>`;
   }
 
   private ready(info: ModelInfo) {
@@ -178,7 +178,12 @@ export class GlobeModelPanel extends LitElement {
   }
 
   private async forget(model: StoredModel): Promise<void> {
-    await Globe.remove(model.url);
+    this.checked = null;
+    try {
+      await Globe.remove(model.url);
+    } catch (thrown) {
+      this.checked = { words: sentence(asGlobeError(thrown).message), bad: true };
+    }
     await this.look();
   }
 

@@ -28,6 +28,9 @@ const RETRY_MS = [300, 1000, 3000];
 /** How often what another tab has stored is looked at, ms. */
 const OTHER_TAB_MS = 1000;
 
+/** Held by the tab that fetches the file. */
+export const fileLock = ({ sha256 }: Entry) => `globe-${sha256}`;
+
 /** Makes `entry` present in the store; two tabs never fetch the same file at once. */
 export async function ensure(url: string, entry: Entry, context: DownloadContext): Promise<void> {
   const present = await record(context.store, entry.sha256);
@@ -36,7 +39,7 @@ export async function ensure(url: string, entry: Entry, context: DownloadContext
     return;
   }
   const granted = watchOther(entry, context);
-  await locked(`globe-${entry.sha256}`, context.signal, async () => {
+  await locked(fileLock(entry), context.signal, async () => {
     granted();
     const again = await record(context.store, entry.sha256);
     if (again?.complete && again.size === entry.size) context.onBytes('fetch', entry.size);

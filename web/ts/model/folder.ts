@@ -2,10 +2,13 @@
 
 import { GlobeError, stopIf } from '../errors.js';
 import { kernelList, type KernelList } from '../kernels.js';
-import { bodyOf, digestOf, ensure, faultOf, network, type DownloadContext, type Hasher } from './download.js';
-import { MANIFESTS, parseManifest, type Entry, type Manifest } from './manifest.js';
+import { bodyOf, digestOf, ensure, faultOf, fileLock, network, type DownloadContext, type Hasher } from './download.js';
+import { MANIFESTS, parseManifest, widenedAtMost, type Entry, type Manifest } from './manifest.js';
 import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
 import type { StoredModel, Verification } from '../types.js';
+
+/** Weights in the layout of Hugging Face: one file, or several with their list. */
+const [WEIGHTS, WEIGHTS_INDEX] = ['model.safetensors', 'model.safetensors.index.json'];
 
 /** What the wasm module reads from. */
 export interface ModelFile {
@@ -44,6 +47,15 @@ async function fetchText(base: string, name: string, signal: AbortSignal): Promi
 export async function expectModel(base: string, signal: AbortSignal): Promise<void> {
   const response = await request('config.json', `${base}config.json`, { method: 'HEAD', signal, cache: 'no-cache' });
   if (response.status === 404 || isPage(response)) throw new GlobeError('Model', `no model is at ${base}: it has neither a manifest nor a config.json; check the address`);
+}
+
+/** What a folder without a manifest takes as f32, as far as its weights say; 0 where they do not. */
+export async function unlistedBytes(base: string, signal: AbortSignal): Promise<number> {
+  const head = await request(WEIGHTS, base + WEIGHTS, { method: 'HEAD', signal });
+  if (head.ok && !isPage(head)) return widenedAtMost(Number(head.headers.get('content-length') ?? 0));
+  const index = await fetchText(base, WEIGHTS_INDEX, signal);
+  const size = parsed<{ metadata?: { total_size?: unknown } }>(index)?.metadata?.total_size;
+  return typeof size === 'number' ? widenedAtMost(size) : 0;
 }
 
 /** Some hosts answer every unknown path with their start page. */
@@ -93,19 +105,24 @@ export async function removeModel(store: Store, base: string): Promise<void> {
   const key = await modelKey(base);
   const kept = await keptModel(store, key);
   if (!kept) return;
-  await store.setText(key, null);
-  await store.setText(await addressKey('kernels', base), null);
   const shared = new Set<string>();
   for (const other of await store.texts('model-')) {
-    const model = await keptModel(store, other);
+    const model = other === key ? null : await keptModel(store, other);
     if (!model) continue;
     for (const entry of parseManifest(model.manifest.name, model.manifest.text).entries) shared.add(entry.sha256);
   }
-  for (const entry of parseManifest(kept.manifest.name, kept.manifest.text).entries) {
-    if (shared.has(entry.sha256)) continue;
+  const own = parseManifest(kept.manifest.name, kept.manifest.text).entries.filter((entry) => !shared.has(entry.sha256));
+  const held = (await navigator.locks?.query())?.held ?? [];
+  if (held.some(({ name }) => own.some((entry) => name === fileLock(entry)))) {
+    throw new GlobeError('Model', 'this model is being downloaded, here or in another tab; stop that first, or delete the model when it is done');
+  }
+  for (const entry of own) {
     await setRecord(store, entry.sha256, null);
     await store.delete(entry.sha256);
   }
+  // Last, so that what could not be deleted stays on the list.
+  await store.setText(await addressKey('kernels', base), null);
+  await store.setText(key, null);
 }
 
 /** Compares a stored model with its digests; files that differ are deleted, so that the next load fetches them. */
@@ -151,11 +168,13 @@ export async function storedFolder(base: string, manifest: Manifest, context: Do
   const { store } = context;
   await room(manifest, store);
   const kept: KeptModel = { url: base, manifest: { name: manifest.name, text: manifest.text } };
-  await store.setText(await modelKey(base), JSON.stringify(kept));
+  const list = async () => store.setText(await modelKey(base), JSON.stringify(kept));
+  await list();
   for (const entry of manifest.entries) {
     stopIf(context.signal);
     await ensure(base + encodeURIComponent(entry.name), entry, context);
   }
+  await list(); // between two files another tab may have deleted it
   const open = async (name: string): Promise<ModelFile | null> => {
     if (name === manifest.name) return textFile(manifest.text);
     const entry = manifest.entries.find((e) => e.name === name);
@@ -262,9 +281,11 @@ export async function chosenFolder(
       onBytes(bytes, manifest?.totalBytes ?? 0, entry.name);
     });
   }
+  // Of a folder with a manifest only what was verified is read.
+  const listed = manifest && new Set([manifest.name, ...manifest.entries.map((entry) => entry.name)]);
   const open = async (wanted: string): Promise<ModelFile | null> => {
     const file = byName.get(wanted);
-    if (!file) return null;
+    if (!file || (listed && !listed.has(wanted))) return null;
     const read = async (start: number, last: number) => {
       const end = Math.min(last, file.size);
       const bytes = new Uint8Array(end - start);

@@ -8,6 +8,12 @@ export const PIECE_BYTES = 4 << 20;
 /** A model that the browser refuses to store is held in memory up to this size, and is gone with the tab. */
 export const MAX_UNSTORED_BYTES = 1 << 30;
 
+/** Of a larger one. */
+export function unstorable(bytes: number): GlobeError {
+  const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+  return new GlobeError('Quota', `the model has ${megabytes(bytes)}; what is not stored is held in memory, up to ${megabytes(MAX_UNSTORED_BYTES)}`);
+}
+
 /** What is known of a file; it counts as present only when complete. */
 export interface FileRecord {
   size: number;
