@@ -1,5 +1,5 @@
 // y = norm(x) weight^T + bias for few rows of x: 32 lanes walk two weight rows together, so that
-// a warp reads consecutive words, and one read of the weights serves all rows of x.
+// a warp reads consecutive words, and one read of the weights serves M rows of x.
 //
 // With SWIGLU, outputs come in pairs (gate, up) and y = silu(gate) * up. With NORM, x is divided
 // by its root mean square and multiplied by `norm`. `x` has whole blocks, zeros past its width.

@@ -135,6 +135,9 @@ pub struct BenchArgs {
     /// What computes
     #[arg(long, default_value = "auto", value_parser = device_parser())]
     pub device: DeviceChoice,
+    /// Hold weights in f32 and compute with the plain kernels, one answer at a time
+    #[arg(long, requires = "model", conflicts_with_all = ["batch", "what", "shape", "bits"])]
+    pub reference: bool,
     #[command(flatten)]
     pub memory: MemoryArgs,
     /// Print one JSON object
@@ -445,6 +448,12 @@ pub struct InspectArgs {
     /// Pixels of the photo that memory is planned for [default: the limit of the model]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_pixels: Option<usize>,
+    /// What is to compute: the CPU path holds weights as f32
+    #[arg(long, default_value = "auto", value_parser = device_parser())]
+    pub device: DeviceChoice,
+    /// Plan for the plain f32 kernels
+    #[arg(long)]
+    pub reference: bool,
     #[command(flatten)]
     pub memory: MemoryArgs,
     /// Write JSON

@@ -1,6 +1,7 @@
 //! `globe bench`: how fast this adapter answers, beside how fast it could.
 
 mod load;
+mod on_host;
 mod phase;
 mod roof;
 mod shape;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use globe_format::Folder;
-use globe_model::{Batch, Cache, Config, ImageGrid, Model, WeightPlan, Workload};
+use globe_model::{Batch, Cache, Config, ImageGrid, Model, Precision, WeightPlan, Workload};
 use globe_ops::{
     Compute, SampleOptions, Tensor, dispatch_count, open_device, prefix_reads, read_f32,
     submit_count,
@@ -20,7 +21,7 @@ use globe_ops::{
 use serde::Serialize;
 
 use self::load::LoadReport;
-use self::phase::Phase;
+use self::phase::{Measured, Moved, Phase};
 pub use self::roof::Roof;
 pub use self::shape::Shape;
 use self::stats::Stats;
@@ -65,19 +66,21 @@ struct Report {
 struct ImageReport {
     patches: usize,
     tokens: usize,
-    dispatches: usize,
     /// Tokens are those that the language model reads.
     #[serde(flatten)]
     phase: Phase,
+    #[serde(flatten)]
+    moved: Moved,
 }
 
 /// One prompt.
 #[derive(Serialize)]
 struct PrefillReport {
     tokens: usize,
-    dispatches: usize,
     #[serde(flatten)]
     phase: Phase,
+    #[serde(flatten)]
+    moved: Moved,
 }
 
 /// Answers to one prompt, some at once.
@@ -89,18 +92,22 @@ struct DecodeReport {
     /// Of all answers together.
     tokens_per_second: f64,
     milliseconds_per_step: f64,
+    /// Least that must be moved: every weight once, keys and values of the prompt once and of each answer.
     bytes_per_step: u64,
+    /// How often the kernels read those of the prompt.
+    prefix_reads: usize,
     gigabytes_per_second: f64,
     share_of_copy_bandwidth: f64,
     dispatches_per_step: usize,
-    submits_per_step: usize,
+    /// None where tokens are chosen on the host, as are the three below.
+    submits_per_step: Option<usize>,
     host_microseconds_per_step: f64,
     /// Of a replay that begins while the device is idle; none where answers are shorter than 5 tokens.
     host_microseconds_replay: Option<f64>,
     /// The same launches through wgpu alone, measured in turn with the replays.
     host_microseconds_raw_loop: Option<f64>,
     /// Once per batch: the host's part of running a step and recording it.
-    record_milliseconds: f64,
+    record_milliseconds: Option<f64>,
 }
 
 /// Measures and prints.
@@ -123,7 +130,7 @@ async fn stored(
 ) -> Result<(Folder, Config), Fail> {
     let folder = open_folder(Some(folder))?;
     let config = Config::load(&folder).await.or_usage()?;
-    let weights = WeightPlan::of_folder(&folder, &config, false).await.or_usage()?;
+    let weights = WeightPlan::of_folder(&folder, &config, args.reference).await.or_usage()?;
     check(&weights, &config, compute, budget, args).or_usage()?;
     if let Some(unchecked) = Unchecked::of(folder.path()) {
         unchecked.compare(&folder, args.json).await?;
@@ -154,7 +161,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     let mut on_progress = |done, all| progress.set(done, all);
     let (mut model, name, bits) = match stored {
         Some((folder, config)) => {
-            let precision = globe_model::Precision::Stored;
+            let precision = if args.reference { Precision::Reference } else { Precision::Stored };
             let model = Model::load(&folder, config, &compute, precision, &mut on_progress).await;
             (model.or_usage()?, folder.path().display().to_string(), None)
         }
@@ -180,8 +187,11 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     let prefill = prefill(&model, &roof, args).await?;
     phases.end("prefill", &compute);
     let mut decode = Vec::new();
-    for batch in &args.batch {
-        decode.push(answers(&model, *batch, &roof, &compute, args).await?);
+    for batch in batches(args) {
+        decode.push(match model.can_batch() {
+            true => answers(&model, *batch, &roof, &compute, args).await?,
+            false => on_host::answer(&model, &roof, &compute, args).await?,
+        });
         phases.end("decode", &compute);
     }
     let (now, memory) = (compute.memory(), phases.finish());
@@ -192,7 +202,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     Ok(Report {
         globe: env!("GLOBE_VERSION"),
         adapter: compute.name.clone(),
-        kernels: compute.variant().name().to_owned(),
+        kernels: if args.reference { "plain" } else { compute.variant().name() }.to_owned(),
         replay: compute.replay().name(),
         model: name,
         bits,
@@ -211,6 +221,11 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
     })
 }
 
+/// Answers at once of each measurement.
+fn batches(args: &BenchArgs) -> &[usize] {
+    if args.reference { &[1] } else { &args.batch }
+}
+
 /// Errors if what is to be measured does not fit.
 fn check(
     weights: &WeightPlan,
@@ -223,7 +238,7 @@ fn check(
         patches: grid(config, args.image).patches(),
         prompt: args.prompt,
         bucket: 1,
-        answers: args.batch.iter().copied().max().unwrap_or(1),
+        answers: batches(args).iter().copied().max().unwrap_or(1),
         max_tokens: args.tokens,
         penalties: false,
         kv: args.memory.cache_bits.0,
@@ -248,22 +263,24 @@ async fn encode(model: &Model, roof: &Roof, args: &BenchArgs) -> Result<ImageRep
     let cfg = &model.config().vision;
     let grid = grid(model.config(), args.image);
     let values = grid.patches() * cfg.patch_values();
-    let (mut times, mut dispatches) = (Vec::new(), 0);
+    let mut measured = Measured::default();
     for i in 0..=args.repeats {
         // Other values each time, and bytes that are touched: nothing can be skipped.
         let pixels: Vec<f32> = (0..values).map(|p| ((p + i) % 255) as f32 / 127.0 - 1.0).collect();
         let before = dispatch_count();
         let start = Instant::now();
         let features = model.encode_images(pixels, &[grid]).or_usage()?;
-        dispatches = (dispatch_count() - before) as usize;
+        let host = start.elapsed().as_secs_f64();
+        measured.dispatches = (dispatch_count() - before) as usize;
         let sum: f32 = read_f32(features).await?.iter().sum();
         let seconds = start.elapsed().as_secs_f64();
         sure(sum.is_finite(), "the tower gave no numbers")?;
-        times.extend((i > 0).then_some(seconds)); // the first compiles pipelines
+        measured.note(i > 0, seconds, host); // the first compiles pipelines
     }
     let tokens = model.image_tokens(grid).or_usage()?;
-    let phase = Phase::new(Stats::new(times), tokens, phase::of_image(cfg, &grid), roof);
-    Ok(ImageReport { patches: grid.patches(), tokens, dispatches, phase })
+    let (flops, bytes) = (phase::of_image(cfg, &grid), model.weights().vision);
+    let (phase, moved) = measured.of(tokens, flops, bytes, roof);
+    Ok(ImageReport { patches: grid.patches(), tokens, phase, moved })
 }
 
 /// Token ids that differ, from anywhere in the vocabulary but the image token.
@@ -278,21 +295,23 @@ fn prompt(model: &Model, n: usize, seed: usize) -> Vec<u32> {
 
 async fn prefill(model: &Model, roof: &Roof, args: &BenchArgs) -> Result<PrefillReport, Fail> {
     let mut cache = model.cache(args.prompt, 1, 1);
-    let (mut times, mut dispatches) = (Vec::new(), 0);
+    let mut measured = Measured::default();
     for i in 0..=args.repeats {
         let ids = prompt(model, args.prompt, i);
         let before = dispatch_count();
         let start = Instant::now();
         let logits = model.prefill(&ids, None, &[], &mut cache).or_usage()?;
-        dispatches = (dispatch_count() - before) as usize;
+        let host = start.elapsed().as_secs_f64();
+        measured.dispatches = (dispatch_count() - before) as usize;
         let sum: f32 = read_f32(logits).await?.iter().sum();
         let seconds = start.elapsed().as_secs_f64();
         sure(sum.is_finite(), "the model gave no numbers")?;
-        times.extend((i > 0).then_some(seconds));
+        measured.note(i > 0, seconds, host);
     }
-    let flops = phase::of_prompt(model.config(), args.prompt);
-    let phase = Phase::new(Stats::new(times), args.prompt, flops, roof);
-    Ok(PrefillReport { tokens: args.prompt, dispatches, phase })
+    let (tokens, flops) = (args.prompt, phase::of_prompt(model.config(), args.prompt));
+    let bytes = model.bytes_per_token() + (key_bytes(model) * tokens) as u64;
+    let (phase, moved) = measured.of(tokens, flops, bytes, roof);
+    Ok(PrefillReport { tokens, phase, moved })
 }
 
 async fn answers(
@@ -338,11 +357,19 @@ async fn answers(
         }
     }
     let [replay, raw] = host_cost(model, &cache, &logits, &samples, compute).await?;
-    let stats = [times, host, records].map(Stats::new);
-    let report = decode_report(model, rows, roof, compute, args, stats, launched);
+    let record_milliseconds = Some(Stats::new(records).median * 1e3);
+    let [dispatches, submits] = launched;
+    let stats = [times, host].map(Stats::new);
+    let report = decode_report(model, rows, roof, compute, args, stats, dispatches);
     let micros = |times: Vec<f64>| (!times.is_empty()).then(|| Stats::new(times).median * 1e6);
     let (host_microseconds_replay, host_microseconds_raw_loop) = (micros(replay), micros(raw));
-    Ok(DecodeReport { host_microseconds_replay, host_microseconds_raw_loop, ..report })
+    Ok(DecodeReport {
+        submits_per_step: Some(submits),
+        host_microseconds_replay,
+        host_microseconds_raw_loop,
+        record_milliseconds,
+        ..report
+    })
 }
 
 /// Host seconds of replays and of the same launches through wgpu alone, one after the other, each
@@ -374,22 +401,26 @@ async fn host_cost(
     Ok(seconds)
 }
 
+/// Of keys and values of a token, all layers.
+fn key_bytes(model: &Model) -> usize {
+    let cfg = &model.config().text;
+    let words = model.kv().words(cfg.head_dim());
+    2 * cfg.num_hidden_layers * cfg.n_kv_heads() * words * size_of::<f32>()
+}
+
 fn decode_report(
     model: &Model,
     rows: usize,
     roof: &Roof,
     compute: &Compute,
     args: &BenchArgs,
-    [seconds, host, record]: [Stats; 3],
-    [dispatches, submits]: [usize; 2],
+    [seconds, host]: [Stats; 2],
+    dispatches: usize,
 ) -> DecodeReport {
     let cfg = &model.config().text;
-    let words = model.kv().words(cfg.head_dim());
-    let key_bytes = 2 * cfg.num_hidden_layers * cfg.n_kv_heads() * words * size_of::<f32>();
     let group = cfg.num_attention_heads / cfg.n_kv_heads();
-    let prefixes = prefix_reads(compute.variant(), rows, group);
-    let keys = args.prompt * prefixes + args.tokens / 2 * rows;
-    let bytes = model.bytes_per_token() + (key_bytes * keys) as u64;
+    let keys = args.prompt + args.tokens / 2 * rows;
+    let bytes = model.bytes_per_token() + (key_bytes(model) * keys) as u64;
     let gigabytes_per_second = bytes as f64 / seconds.median / 1e9;
     DecodeReport {
         batch: rows,
@@ -397,14 +428,15 @@ fn decode_report(
         tokens_per_second: rows as f64 / seconds.median,
         milliseconds_per_step: seconds.median * 1e3,
         bytes_per_step: bytes,
+        prefix_reads: prefix_reads(compute.variant(), rows, group),
         gigabytes_per_second,
         share_of_copy_bandwidth: gigabytes_per_second / roof.copy_gigabytes_per_second,
         dispatches_per_step: dispatches,
-        submits_per_step: submits,
+        submits_per_step: None,
         host_microseconds_per_step: host.median * 1e6,
         host_microseconds_replay: None,
         host_microseconds_raw_loop: None,
-        record_milliseconds: record.median * 1e3,
+        record_milliseconds: None,
         seconds,
     }
 }
@@ -427,26 +459,26 @@ fn text(report: &Report) -> String {
     );
     if let Some(image) = &report.image {
         text += &format!(
-            "image    {:8.1} tokens/s ({} patches to {} tokens in {}, {} dispatches)\n",
+            "image    {:8.1} tokens/s ({} patches to {} tokens in {}, {})\n",
             image.phase.tokens_per_second,
             image.patches,
             image.tokens,
             image.phase.text(),
-            image.dispatches,
+            image.moved.text(),
         );
     }
     let prefill = &report.prefill;
     text += &format!(
-        "prefill  {:8.1} tokens/s ({} tokens in {}, {} dispatches)\n",
+        "prefill  {:8.1} tokens/s ({} tokens in {}, {})\n",
         prefill.phase.tokens_per_second,
         prefill.tokens,
         prefill.phase.text(),
-        prefill.dispatches,
+        prefill.moved.text(),
     );
     for decode in &report.decode {
         text += &format!(
             "decode   {:8.2} tokens/s, {} at once ({:.2} ms a step ± {:.2}, {:.2} GB/s, {:.0} % of the copy roof, \
-             {} dispatches, {} submit, host {:.0} us{}, recorded in {:.0} ms)\n",
+             {} dispatches, host {:.0} us{})\n",
             decode.tokens_per_second,
             decode.batch,
             decode.milliseconds_per_step,
@@ -454,10 +486,8 @@ fn text(report: &Report) -> String {
             decode.gigabytes_per_second,
             decode.share_of_copy_bandwidth * 100.0,
             decode.dispatches_per_step,
-            decode.submits_per_step,
             decode.host_microseconds_per_step,
-            beside_raw_loop(decode).unwrap_or_default(),
-            decode.record_milliseconds,
+            of_replays(decode).unwrap_or_default(),
         );
     }
     if let Some(train) = &report.train {
@@ -488,9 +518,15 @@ fn text(report: &Report) -> String {
 }
 
 /// A replay on an idle device beside the same launches through wgpu alone.
-fn beside_raw_loop(decode: &DecodeReport) -> Option<String> {
-    let (replay, raw) = (decode.host_microseconds_replay?, decode.host_microseconds_raw_loop?);
-    Some(format!(" (while idle {replay:.0}, {:.2} times wgpu alone)", replay / raw))
+fn of_replays(decode: &DecodeReport) -> Option<String> {
+    let (submits, recorded) = (decode.submits_per_step?, decode.record_milliseconds?);
+    let idle = match (decode.host_microseconds_replay, decode.host_microseconds_raw_loop) {
+        (Some(replay), Some(raw)) => {
+            format!(" (while idle {replay:.0}, {:.2} times wgpu alone)", replay / raw)
+        }
+        _ => String::new(),
+    };
+    Some(format!("{idle}, {submits} submit, recorded in {recorded:.0} ms"))
 }
 
 /// Fails if a measurement cannot be right.

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use globe_engine::check_small_files;
 use globe_format::gguf::{Gguf, GgufModel};
 use globe_format::pack::{PackEvent, PackJob, PackOptions, pack};
 use globe_format::packed::{FileEntry, Manifest, Provenance, digest_files};
 use globe_format::{
-    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Error, Folder, Mapped, SourceTensors, read_file,
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Error, Folder, Mapped, MemoryFiles, SourceTensors, read_file,
 };
 use globe_model::{Config, Model, Qwen2_5Vl};
 
@@ -100,9 +101,6 @@ async fn checkpoint(args: &ConvertArgs) -> Result<Input<impl SourceTensors + use
         let found = read_file(&folder, name).await.with_context(context).or_usage()?;
         files.extend(found.map(|bytes| (name.to_owned(), bytes)));
     }
-    if !files.iter().any(|(name, _)| name == "tokenizer.json") {
-        return Err(Fail::usage(anyhow!("tokenizer.json is missing").context(context())));
-    }
     let infos = tensors.names().filter_map(|name| tensors.info(name));
     let mut names: Vec<String> = infos.map(|info| info.file.clone()).collect();
     names.sort();
@@ -149,6 +147,10 @@ async fn with_adapter<T: SourceTensors>(
     input: Input<T>,
     interrupt: &Interrupt,
 ) -> Result<Manifest, Stop> {
+    // A folder that no engine can open is not worth hours of packing.
+    let small: MemoryFiles = input.files.iter().cloned().collect();
+    let checked = check_small_files(&small, &input.config).await;
+    checked.with_context(|| format!("cannot use {}", args.from.display())).or_usage()?;
     let mut source = Provenance::default();
     let Some(path) = &args.adapter else {
         source.inputs = digests(&input.weights, args.quiet, interrupt).await?;

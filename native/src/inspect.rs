@@ -86,8 +86,9 @@ struct VisionSizes {
 /// Checks a folder and prints what it holds.
 pub fn run(args: &InspectArgs) -> Result<Exit, Fail> {
     let folder = Folder::open(&args.folder).or_usage()?;
-    let budget = pollster::block_on(args.memory.on_default_device())?;
-    let (report, problems) = pollster::block_on(inspect(&folder, args, budget));
+    let (budget, is_cpu) = pollster::block_on(args.memory.on_choice(args.device))?;
+    let dense = args.reference || is_cpu;
+    let (report, problems) = pollster::block_on(inspect(&folder, args, budget, dense));
     for problem in &problems {
         say(format_args!("error: {}", chain(problem)));
     }
@@ -107,6 +108,7 @@ async fn inspect(
     folder: &Folder,
     args: &InspectArgs,
     budget: Budget,
+    dense: bool,
 ) -> (Option<Report>, Vec<anyhow::Error>) {
     let mut problems = Vec::new();
     let summary = keep(Model::inspect(folder).await, &mut problems);
@@ -123,7 +125,7 @@ async fn inspect(
     let (answers, max_tokens, max_pixels) = (args.batch, args.max_tokens, args.max_pixels);
     let kv = args.memory.cache_bits.0;
     let demand = Demand { answers, max_tokens, max_pixels, kv, ..Demand::default() };
-    let plan = keep(plan(folder, false, &demand).await, &mut problems);
+    let plan = keep(plan(folder, dense, &demand).await, &mut problems);
     let memory = plan.map(|plan| memory(plan, &demand, budget));
     (memory.map(|memory| report(&summary, template.source(), kv, memory)), problems)
 }

@@ -195,6 +195,7 @@ shared! {
     "rows_1",
     "rows_4",
     "rows_8",
+    "rows_16",
     "sampling",
     "sampling_cut",
     "sampling_heat",

@@ -236,7 +236,7 @@ impl Fragment {
 }
 
 /// Numbers of rows that share one read of the weights.
-pub const ROWS: [usize; 3] = [1, 4, 8];
+pub const ROWS: [usize; 4] = [1, 4, 8, 16];
 
 /// Quads of a head that one invocation of an attention kernel may sum: heads of up to 32, 64, 96
 /// and 128 numbers.
@@ -252,7 +252,7 @@ pub struct Program {
     pub kernel: Kernel,
     /// What `#import weights` or `#import integers`, of two formats, stands for, and what goes with weights: `eights`, `scales`.
     pub weights: Option<WeightFormat>,
-    /// What `#import rows` stands for: 1, 4 or 8.
+    /// What `#import rows` stands for: one of [`ROWS`].
     pub rows: Option<usize>,
     /// What `#import parts` stands for: 1 to 4.
     pub parts: Option<usize>,
@@ -309,9 +309,12 @@ impl Program {
             kernel.choose("norm", &Norm::ALL, &mut programs, |p, x| p.norm = Some(x));
             programs
         };
-        // Where sums are wide, many workgroups share a row.
-        let is_launched = |program: &Self| {
-            program.kernel != Kernel::Sample || program.reduce != Some(Reduce::Wide)
+        let is_launched = |program: &Self| match program.kernel {
+            // Where sums are wide, many workgroups share a row.
+            Kernel::Sample => program.reduce != Some(Reduce::Wide),
+            // The others have no registers for so many rows.
+            Kernel::PackedLinearFew => true,
+            _ => program.rows != Some(16),
         };
         Kernel::ALL.iter().copied().flat_map(choices).filter(is_launched).collect()
     }

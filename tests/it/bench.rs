@@ -17,7 +17,7 @@ fn check_numbers(report: &Value, path: &str) {
 }
 
 /// What the report always says; a field that is missing or null is no number.
-const NUMBERS: [&str; 23] = [
+const NUMBERS: [&str; 30] = [
     "/roof/copy_gigabytes_per_second",
     "/roof/gigaflops_per_second",
     "/weight_bytes_per_token",
@@ -28,12 +28,19 @@ const NUMBERS: [&str; 23] = [
     "/image/tokens_per_second",
     "/image/gigaflops_per_second",
     "/image/share_of_arithmetic",
+    "/image/bytes",
+    "/image/share_of_copy_bandwidth",
+    "/image/host_microseconds",
     "/prefill/dispatches",
+    "/prefill/bytes",
+    "/prefill/gigabytes_per_second",
+    "/prefill/host_microseconds",
     "/prefill/seconds/median",
     "/prefill/tokens_per_second",
     "/prefill/share_of_arithmetic",
     "/decode/0/tokens_per_second",
     "/decode/0/bytes_per_step",
+    "/decode/1/prefix_reads",
     "/decode/0/share_of_copy_bandwidth",
     "/decode/0/dispatches_per_step",
     "/decode/0/submits_per_step",
@@ -81,6 +88,24 @@ fn a_training_step_is_measured_beside_answers() {
     let [peak, planned] =
         ["device_peak_bytes", "planned_bytes"].map(|name| train[name].as_f64().unwrap());
     assert!((peak / planned - 1.0).abs() <= 0.05, "{peak} bytes of {planned} planned");
+}
+
+#[test]
+fn the_reference_path_is_measured_one_answer_at_a_time() {
+    let line =
+        "bench --model window56 --reference --prompt 40 --tokens 6 --image 56 --repeats 2 --json";
+    let report: Value = serde_json::from_str(&globe(line).expect(0).stdout).unwrap();
+    check_numbers(&report, "report");
+    assert_eq!((&report["kernels"], &report["decode"][1]), (&"plain".into(), &Value::Null));
+    let decode = &report["decode"][0];
+    assert_eq!((&decode["batch"], &decode["submits_per_step"]), (&1.into(), &Value::Null));
+    assert!(decode["tokens_per_second"].as_f64().unwrap() > 0.0);
+    let stored: Value =
+        serde_json::from_str(&globe(&line.replace(" --reference", "")).expect(0).stdout).unwrap();
+    let weights = |report: &Value| report["weight_bytes_per_token"].as_u64().unwrap();
+    assert!(weights(&report) > weights(&stored), "16 bits were widened to 32");
+    globe(&format!("{line} --batch 2")).expect(2);
+    globe("bench --shape 0.5b --reference").expect(2);
 }
 
 #[test]

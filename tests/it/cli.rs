@@ -435,6 +435,19 @@ fn folders_and_devices_are_described() {
         globe("inspect window56 --memory-mb 64").expect(0).stdout.contains("64.00 MiB, enough")
     );
 
+    // What a device would hold is what is planned for it.
+    let held = |line: &str| globe(line).expect(0).json()["memory"]["weights"].as_u64().unwrap();
+    let packed = held("inspect window56 --json");
+    assert_eq!(
+        held("inspect window56 --json --reference"),
+        held("inspect window56 --json --device cpu")
+    );
+    assert!(held("inspect window56 --json --device cpu") > packed, "weights of 16 bits become f32");
+    let refused = globe("locate images/photo.jpg --model window56 --device cpu --memory-mb 8")
+        .expect(2)
+        .stderr;
+    assert!(refused.contains("MiB"), "{refused}");
+
     let json = globe("devices --json").expect(0).json();
     let auto = &json["auto"];
     let adapters = json["adapters"].as_array().unwrap();

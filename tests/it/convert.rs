@@ -303,7 +303,7 @@ fn a_finished_folder_is_checked_and_never_replaced() {
 /// A checkpoint of several shards: window56 with a large vocabulary.
 pub(crate) fn large(folder: &Path, vocab_size: usize) {
     let from = golden_root().join("window56");
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
+    for name in ["tokenizer.json", "tokenizer_config.json", "processor_config.json"] {
         fs::copy(from.join(name), folder.join(name)).unwrap();
     }
     let config = fs::read_to_string(from.join("config.json")).unwrap();
@@ -339,6 +339,26 @@ pub(crate) fn interrupted(line: &str, sign: &Path) -> Run {
     Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+#[test]
+fn a_folder_that_no_engine_could_open_is_not_packed() {
+    let (from, out) = (tempdir().unwrap(), tempdir().unwrap());
+    large(from.path(), 2_000);
+    let line =
+        format!("convert --from {} --out {}/out", from.path().display(), out.path().display());
+    for (name, expected) in [
+        ("processor_config.json", "preprocessor_config.json"),
+        ("tokenizer.json", "tokenizer.json"),
+    ] {
+        let kept = fs::read(from.path().join(name)).unwrap();
+        fs::remove_file(from.path().join(name)).unwrap();
+        let error = globe(&line).expect(2).stderr;
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(names(out.path()), [""; 0], "nothing was begun");
+        fs::write(from.path().join(name), kept).unwrap();
+    }
+    globe(&line).expect(0);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_conversion_goes_on() {
@@ -365,7 +385,8 @@ fn an_interrupted_conversion_goes_on() {
 
     fs::remove_file(out.path().join(MANIFEST_FILE)).unwrap();
     fs::write(out.path().join(JOURNAL_FILE), r#"{"identity":"","files":[],"shards":[]}"#).unwrap();
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+    for name in ["config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"]
+    {
         fs::remove_file(out.path().join(name)).unwrap();
     }
     let run = globe(&format!("{line} --vision-bits 16")).expect(0);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use globe_format::packed::{MANIFEST_FILE, digest_files};
 use globe_format::{Checkpoint, Dtype, Folder, OutTensor, SINGLE_FILE, write_safetensors};
 use globe_tests::{assert_close_scaled, golden_root};
 use half::f16;
@@ -67,6 +68,19 @@ fn write_settings(folder: &Path) {
     }
 }
 
+/// Deletes a file of a packed folder and takes up another one.
+fn exchange(folder: &Path, gone: &str, new: &str) {
+    fs::remove_file(folder.join(gone)).unwrap();
+    let files = Folder::open(folder).unwrap();
+    let added = block_on(digest_files(&files, &[new.to_owned()], &mut |_, _| true)).unwrap();
+    let path = folder.join(MANIFEST_FILE);
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let listed = manifest["files"].as_array_mut().unwrap();
+    listed.retain(|file| file["name"] != gone && file["name"] != new);
+    listed.extend(added.iter().map(|file| serde_json::to_value(file).unwrap()));
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
 fn logits(model: &Path) -> Value {
     let options = "--image images/wide_140x84.png --prompt Where? --tokens 24 --json";
     globe(&format!("logits --model {} {options}", model.display())).expect(0).json()
@@ -78,9 +92,9 @@ fn a_converted_file_computes_what_its_weights_say() {
     let rest = format!("--mmproj {} --bits 16 --vision-bits 16", vision.display());
     let packed = converted(text.to_str().unwrap(), &rest);
     // The template in the file has no place for an image; that of the golden has.
-    fs::remove_file(packed.path().join("chat_template.jinja")).unwrap();
     let template = "tokenizer_config.json";
     fs::copy(golden_root().join(TOKENIZER).join(template), packed.path().join(template)).unwrap();
+    exchange(packed.path(), "chat_template.jinja", template);
 
     let checkpoint = tempdir().unwrap();
     write_weights(checkpoint.path());

@@ -147,12 +147,7 @@ impl Engine {
     ) -> Result<Self> {
         // Small files first: a folder that cannot work fails before its weights are read.
         let config = Config::load(files).await?;
-        let tokenizer = Tokenizer::load(files).await?;
-        let template = ChatTemplate::load(files).await?;
-        let stop = StopTokens::load(files, &tokenizer).await?;
-        let preprocessor = load_preprocessor(files).await?;
-        let reader = Reader { tokenizer, template, preprocessor };
-        reader.check(&config)?;
+        let (reader, stop) = small_files(files, &config).await?;
         let LoadOptions { precision, budget, demand } = options;
         if let Some(budget) = *budget {
             let dense = *precision == Precision::Reference || !compute.is_gpu();
@@ -319,6 +314,25 @@ impl Engine {
             false => Ok(()),
         }
     }
+}
+
+async fn small_files<F: Files>(files: &F, config: &Config) -> Result<(Reader, StopTokens)> {
+    let tokenizer = Tokenizer::load(files).await?;
+    let template = ChatTemplate::load(files).await?;
+    let stop = StopTokens::load(files, &tokenizer).await?;
+    let preprocessor = load_preprocessor(files).await?;
+    let reader = Reader { tokenizer, template, preprocessor };
+    reader.check(config)?;
+    Ok((reader, stop))
+}
+
+/// Whether what stands beside the weights can be used: tokenizer, chat template and preprocessing, there and for this
+/// configuration.
+///
+/// # Errors
+/// Those of [`Engine::load`] for these files.
+pub async fn check_small_files<F: Files>(files: &F, config: &Config) -> Result<()> {
+    small_files(files, config).await.map(|_| ())
 }
 
 pub(crate) async fn load_preprocessor<F: Files>(files: &F) -> Result<PreprocessorConfig> {

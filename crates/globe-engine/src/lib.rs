@@ -19,7 +19,7 @@ mod training;
 
 pub use cancel::Cancel;
 pub use compare::{CompareOptions, Comparison, compare};
-pub use engine::{Engine, Prepared, Session};
+pub use engine::{Engine, Prepared, Session, check_small_files};
 pub use error::{Error, Result};
 pub use features::FeatureCache;
 pub use generate::{Event, Generated, Generation, StopReason};

@@ -26,7 +26,7 @@ pub enum Variant {
     Cooperative(Fragment),
     /// As [`Variant::Subgroups`], but tiles wait in workgroup memory as 16-bit floats.
     Half,
-    /// As [`Variant::Teams`], but up to 32 rows are rounded to 8 bits and multiplied by weights of 4 and 8
+    /// As [`Variant::Teams`], but up to 16 rows are rounded to 8 bits and multiplied by weights of 4 and 8
     /// bits as integers, four at a time.
     PackedDot,
     /// 32 lanes walk a weight row together and add up within subgroups, tiles for many rows: for GPUs.
@@ -143,6 +143,8 @@ pub struct Adapter {
     pub api: String,
     /// Whether it computes on the CPU.
     pub software: bool,
+    /// Whether what it holds is taken from the host's memory: software, and processors with graphics of their own.
+    pub shares_host_memory: bool,
     /// Driver name and version.
     pub driver: String,
     /// Largest buffer a kernel can bind, bytes.
@@ -210,6 +212,7 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         name: info.name,
         api: info.backend.to_str().to_owned(),
         software: info.device_type == wgpu::DeviceType::Cpu,
+        shares_host_memory: shares_host_memory(info.device_type),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         max_binding_bytes: adapter.limits().max_storage_buffer_binding_size,
         features: AdapterFeatures {
@@ -223,6 +226,11 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
             .filter(|_| info.device_type == wgpu::DeviceType::DiscreteGpu)
             .and_then(vulkan::memory_bytes),
     }
+}
+
+/// Whether what the device holds is taken from the host's memory.
+fn shares_host_memory(kind: wgpu::DeviceType) -> bool {
+    matches!(kind, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu)
 }
 
 /// Square matrices of 16-bit factors and 32-bit sums, in subgroups whose size is known.
@@ -253,8 +261,7 @@ pub struct Compute {
     variants: Vec<Variant>,
     pub(crate) nothing: [Tensor<1>; 3],
     pub(crate) no_scales: Tensor<1, Int>,
-    /// Whether it computes on the host.
-    software: bool,
+    shares_host_memory: bool,
     memory_bytes: Option<u64>,
     wgpu: Option<RawQueue>,
 }
@@ -274,7 +281,7 @@ impl Compute {
             variants: vec![variant],
             nothing,
             no_scales,
-            software: true,
+            shares_host_memory: true,
             memory_bytes: None,
             wgpu: None,
         }
@@ -285,9 +292,9 @@ impl Compute {
         self.wgpu.is_some()
     }
 
-    /// Whether device memory is the host's own: on the CPU path and on software adapters.
+    /// Whether device memory is the host's own: on the CPU path, on software adapters and on integrated ones.
     pub fn shares_host_memory(&self) -> bool {
-        self.software
+        self.shares_host_memory
     }
 
     /// What a program could take of the adapter's own memory when it was opened, bytes, where that is known.
@@ -399,7 +406,7 @@ async fn open(kind: DeviceKind, wanted: &'static str, granted: AdapterFeatures) 
         variant: adapter.variant(),
         variants: adapter.variants().collect(),
         name: adapter.name,
-        software: adapter.software,
+        shares_host_memory: adapter.shares_host_memory,
         memory_bytes: adapter.memory_bytes,
         wgpu: Some(RawQueue::new(setup.device, setup.queue, replay)),
     })

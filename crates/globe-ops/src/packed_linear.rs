@@ -14,8 +14,11 @@ use crate::shapes::{expect, supported};
 use crate::unpack::unpack;
 use crate::{Result, rms_norm};
 
-/// Up to this many rows, the answers of a batch, the product is bound by reading the weights.
+/// Up to this many rows, the answers of a batch, the product is bound by reading the weights. Workgroups that read the
+/// same ones follow each other, so that all but the first find them in the cache.
 const FEW_ROWS: usize = 32;
+/// Up to this many rows are multiplied as integers, each by a workgroup of its own.
+const DOT_ROWS: usize = 16;
 /// Outputs per workgroup of `packed_linear_lanes.wgsl`.
 const LANES_OUTPUTS: u32 = 32;
 /// Outputs and rows per workgroup of `packed_linear_many_lanes.wgsl`, and turns that it takes for the rows.
@@ -257,7 +260,7 @@ impl PackedPlan {
 
     /// Whether the rows are multiplied as integers.
     fn is_dot(&self, rows: usize) -> bool {
-        self.variant == Variant::PackedDot && rows <= FEW_ROWS && self.format.is_scaled()
+        self.variant == Variant::PackedDot && rows <= DOT_ROWS && self.format.is_scaled()
     }
 
     /// Kernel, outputs per workgroup and rows that share a read of the weights.
@@ -276,6 +279,7 @@ impl PackedPlan {
             Variant::Lanes => (Kernel::PackedLinearLanes, LANES_OUTPUTS, at_once(4)),
             Variant::Quads if rows == 1 => (Kernel::PackedLinearQuadRow, QUAD_ROW_OUTPUTS, 1),
             Variant::Quads => (Kernel::PackedLinearQuads, QUADS_OUTPUTS, at_once(QUADS_ROWS)),
+            _ if rows > 8 => (Kernel::PackedLinearFew, FEW_OUTPUTS, 16),
             _ => (Kernel::PackedLinearFew, FEW_OUTPUTS, at_once(8)),
         }
     }
@@ -319,7 +323,7 @@ impl Variant {
 
 /// `norm(x) weight^T + bias`, then SwiGLU and the residual if asked for. Where [`Variant::rounds_tiles`]
 /// and there are more than 32 rows, both factors are rounded to 16 bits first; with [`Variant::PackedDot`] and
-/// up to 32 rows, each block of 32 inputs to 8 bits. Sums are f32, within a block of integers i32.
+/// up to 16 rows, each block of 32 inputs to 8 bits. Sums are f32, within a block of integers i32.
 ///
 /// `x: [rows, cols]`, `weight: [outputs, cols]`, `bias: [outputs]`; returns `[rows, outputs]`, or
 /// half the outputs with SwiGLU. `x` may be as wide as the blocks of the weight instead.

@@ -39,6 +39,62 @@ impl Phase {
     }
 }
 
+/// What a pass moves and launches besides.
+#[derive(Serialize)]
+pub struct Moved {
+    /// Least that must be moved: every weight once, and keys and values written.
+    pub bytes: u64,
+    pub gigabytes_per_second: f64,
+    pub share_of_copy_bandwidth: f64,
+    pub dispatches: usize,
+    /// Until everything is launched, before anything is waited for.
+    pub host_microseconds: f64,
+}
+
+/// What was measured of a pass, several times.
+#[derive(Default)]
+pub struct Measured {
+    seconds: Vec<f64>,
+    host_seconds: Vec<f64>,
+    pub dispatches: usize,
+}
+
+impl Measured {
+    /// Adds one measurement if it `counts`.
+    pub fn note(&mut self, counts: bool, seconds: f64, host_seconds: f64) {
+        if counts {
+            self.seconds.push(seconds);
+            self.host_seconds.push(host_seconds);
+        }
+    }
+
+    /// What it says of a pass over so many tokens that computes `flops` and moves `bytes`.
+    pub fn of(self, tokens: usize, flops: f64, bytes: u64, roof: &Roof) -> (Phase, Moved) {
+        let seconds = Stats::new(self.seconds);
+        let gigabytes_per_second = bytes as f64 / seconds.median / 1e9;
+        let moved = Moved {
+            bytes,
+            gigabytes_per_second,
+            share_of_copy_bandwidth: gigabytes_per_second / roof.copy_gigabytes_per_second,
+            dispatches: self.dispatches,
+            host_microseconds: Stats::new(self.host_seconds).median * 1e6,
+        };
+        (Phase::new(seconds, tokens, flops, roof), moved)
+    }
+}
+
+impl Moved {
+    /// What people read of it.
+    pub fn text(&self) -> String {
+        format!(
+            "{:.0} % of the copy roof, {} dispatches, host {:.0} us",
+            self.share_of_copy_bandwidth * 100.0,
+            self.dispatches,
+            self.host_microseconds
+        )
+    }
+}
+
 /// Floating-point operations of a prompt of so many tokens, up to the logits of its last one. Norms, rotations and the
 /// softmax, well below a hundredth, are left out.
 pub fn of_prompt(config: &Config, tokens: usize) -> f64 {

@@ -1,15 +1,15 @@
 //! How much device memory may be used, as far as anyone knows.
 //!
-//! The figure is what the user says, else a share of what is free: of the host's memory where the adapter computes on
-//! the host, of the adapter's own where Vulkan tells; else it is unknown.
+//! The figure is what the user says, else a share of what is free: of the host's memory where the adapter shares
+//! it, of the adapter's own where Vulkan tells; else it is unknown.
 
 mod phases;
 
 use std::fs::read_to_string;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
-use globe_ops::{Adapter, Compute, KvFormat, adapters};
+use globe_ops::{Adapter, Compute, DeviceChoice, KvFormat, adapters};
 
 use crate::exit::{Fail, OrUsage};
 
@@ -27,7 +27,7 @@ const ADAPTER_SHARE: u64 = 95;
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MemoryArgs {
     /// Device memory that may be used, MiB [default: $GLOBE_MEMORY_MB; else 80 % of the free host
-    /// memory where the device is software, 95 % of what a GPU of its own memory has free where Vulkan tells]
+    /// memory where the device shares it, 95 % of what a GPU of its own memory has free where Vulkan tells]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub memory_mb: Option<u64>,
     /// Bits of each number in the cache of keys and values; 16 halve it, and change tokens a little
@@ -68,14 +68,25 @@ impl MemoryArgs {
         self.budget(compute.shares_host_memory(), compute.memory_bytes())
     }
 
-    /// The budget on the device that would be opened by default.
-    pub async fn on_default_device(&self) -> Result<Budget, Fail> {
-        let adapters = adapters().await;
-        let first = adapters.first();
+    /// The budget on the device that a choice would open, and whether weights are f32 there: on the CPU path.
+    pub async fn on_choice(&self, choice: DeviceChoice) -> Result<(Budget, bool), Fail> {
+        let adapters = if choice == DeviceChoice::Cpu { Vec::new() } else { adapters().await };
+        let is_chosen = |one: &&Adapter| match choice {
+            DeviceChoice::Gpu => !one.software,
+            DeviceChoice::Software => one.software,
+            DeviceChoice::Auto | DeviceChoice::Cpu => true,
+        };
+        let first = adapters.iter().find(is_chosen);
+        if first.is_none() && matches!(choice, DeviceChoice::Gpu | DeviceChoice::Software) {
+            return Err(Fail::usage(anyhow!(
+                "no such adapter; `globe devices` lists what there is"
+            )));
+        }
         // One that several APIs list tells by one of them.
         let same = |one: &&Adapter| first.is_some_and(|first| first.name == one.name);
         let own_bytes = adapters.iter().filter(same).find_map(|one| one.memory_bytes);
-        self.budget(first.is_none_or(|one| one.software), own_bytes)
+        let on_host = first.is_none_or(|one| one.shares_host_memory);
+        Ok((self.budget(on_host, own_bytes)?, first.is_none()))
     }
 
     fn budget(&self, on_host: bool, own_bytes: Option<u64>) -> Result<Budget, Fail> {
