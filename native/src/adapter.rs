@@ -6,11 +6,12 @@ use anyhow::{Context, anyhow};
 use globe_format::packed::{FileEntry, MANIFEST_FILE, digest_files};
 use globe_format::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, Adapter, Checkpoint, Folder, Mapped, Merged, Replaced,
-    SourceTensors, read_file,
+    Source, SourceTensors, read_file,
 };
 use globe_model::{Config, Qwen2_5Vl};
 use serde_json::Value;
 
+use crate::console::say;
 use crate::exit::{Fail, OrUsage};
 
 /// Folder of the adapter within a checkpoint of `globe train`.
@@ -97,6 +98,27 @@ pub async fn replace(
     Ok(Replaced::new(base, weights, tied.into_iter().collect())?)
 }
 
+/// Says on standard error that an adapter names another base than the folder `base`. Its matrices fit, so it may be the
+/// same model under another name; a wrong one of the same shape answers nonsense, and nothing else tells.
+pub fn note_other_base<S: Source>(adapter: &Adapter<S>, base: &Path) {
+    let Some(wanted) = adapter.base_name() else { return };
+    let base = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+    if !is_called(&base, wanted) {
+        say(format_args!(
+            "note: the adapter was trained for `{wanted}`, the base is {}; they fit in shape, so make sure that it is the same model",
+            base.display()
+        ));
+    }
+}
+
+/// Whether a folder, or the cache of downloads that it lies in, bears the last part of a model's name.
+fn is_called(folder: &Path, wanted: &str) -> bool {
+    let last = wanted.trim_end_matches('/').rsplit('/').next().unwrap_or(wanted).to_lowercase();
+    let parts = folder.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase());
+    // huggingface_hub: models--OWNER--NAME/snapshots/REVISION.
+    parts.into_iter().any(|part| part == last || part.ends_with(&format!("--{last}")))
+}
+
 /// Tensors of a model with the adapter of `folder` merged into them.
 pub async fn merge<T: SourceTensors>(
     config: &Config,
@@ -111,4 +133,23 @@ pub async fn merge<T: SourceTensors>(
         );
     }
     Ok(Merged::new(tensors, adapter)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_known_by_its_folder_or_the_cache_around_it() {
+        let wanted = "Qwen/Qwen2.5-VL-7B-Instruct";
+        for (folder, expected) in [
+            ("/models/qwen2.5-vl-7b-instruct", true),
+            ("/hub/models--Qwen--Qwen2.5-VL-7B-Instruct/snapshots/cc59", true),
+            ("/models/Qwen2.5-VL-3B-Instruct", false),
+            ("/models/base", false),
+        ] {
+            assert_eq!(is_called(Path::new(folder), wanted), expected, "{folder}");
+        }
+        assert!(is_called(Path::new("/runs/sft"), "runs/sft/"));
+    }
 }

@@ -159,6 +159,7 @@ async fn with_adapter<T: SourceTensors>(
     let folder = adapter::folder(path)?;
     let tensors = adapter::merge(&input.config, input.tensors, &folder).await;
     let tensors = tensors.with_context(|| format!("cannot merge {}", path.display())).or_usage()?;
+    adapter::note_other_base(tensors.adapter(), &args.from);
     source.inputs = digests(&input.weights, args.quiet, interrupt).await?;
     let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned).to_vec();
     source.adapter = digests(&[(folder, names)], args.quiet, interrupt).await?;

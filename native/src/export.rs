@@ -76,7 +76,9 @@ pub async fn write(
         let folder = adapter::folder(trained)?;
         let context = || format!("cannot merge {}", trained.display());
         let merged = adapter::merge(&config, tensors, &folder).await;
-        export(&job, &merged.with_context(context).or_usage()?, out, &mut on_bytes).await
+        let merged = merged.with_context(context).or_usage()?;
+        adapter::note_other_base(merged.adapter(), from);
+        export(&job, &merged, out, &mut on_bytes).await
     };
     progress.clear();
     Ok(exported)

@@ -195,6 +195,24 @@ pub(crate) fn adapter(folder: &Path, module: &str, [rows, cols]: [usize; 2]) {
 }
 
 #[test]
+fn an_adapter_that_names_another_base_is_pointed_out() {
+    let lora = tempdir().unwrap();
+    adapter(lora.path(), "model.language_model.layers.0.mlp.down_proj", [48, 101]);
+    let said = |base: &str| {
+        let config = json!({
+            "peft_type": "LORA", "r": 1, "lora_alpha": 4, "base_model_name_or_path": base
+        });
+        fs::write(lora.path().join(ADAPTER_CONFIG_FILE), config.to_string()).unwrap();
+        let out = tempdir().unwrap();
+        let rest = format!("--bits 16 --adapter {}", lora.path().display());
+        convert("window56", out.path(), &rest).expect(0).stderr
+    };
+    assert!(!said("somebody/Window56").contains("note"));
+    let note = said("somebody/another");
+    assert!(note.contains("note: the adapter was trained for `somebody/another`"), "{note}");
+}
+
+#[test]
 fn an_adapter_is_merged_or_refused() {
     let lora = tempdir().unwrap();
     adapter(lora.path(), "model.language_model.layers.0.mlp.down_proj", [48, 101]);

@@ -43,6 +43,7 @@ struct Factors {
 #[derive(Debug)]
 pub struct Adapter<S> {
     weights: Checkpoint<S>,
+    base_name: Option<String>,
     /// By the name of the base tensor.
     factors: BTreeMap<String, Factors>,
 }
@@ -63,7 +64,12 @@ impl<S: Source> Adapter<S> {
         let config = AdapterConfig::parse(&json)?;
         let weights = Checkpoint::open_file(files, ADAPTER_FILE).await?;
         let factors = pair(&weights, &config, rename)?;
-        Ok(Self { weights, factors })
+        Ok(Self { weights, base_name: config.base_name, factors })
+    }
+
+    /// Name or path of the model that it says it was trained for.
+    pub fn base_name(&self) -> Option<&str> {
+        self.base_name.as_deref()
     }
 
     /// Number of matrices that it changes.

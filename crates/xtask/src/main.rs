@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   web release    build what is shipped, and check its size
   web size       the same without the last optimisation, which takes minutes
   test           every check that decides whether a change lands
-  test STEP…     only these steps: fmt typos test demo web clippy wasm doc deny size";
+  test STEP…     only these steps: fmt typos test peers demo web clippy wasm doc deny size";
 
 /// Of the demo page, unless the environment names another.
 const PORT: u16 = 8080;

@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     ("fmt", fmt),
     ("typos", typos),
     ("test", test),
+    ("peers", peers),
     ("demo", demo),
     ("web", || passed(web::test())),
     ("clippy", clippy),
@@ -67,6 +68,13 @@ fn test() -> Result<Done> {
     // All targets, so that features unify as for the tests and Burn is built once.
     system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
     passed(system::run(&mut cargo(["test", "--workspace", "--locked"])))
+}
+
+/// The benchmark beside other programs, without those: it reads what `globe bench` of today says.
+fn peers() -> Result<Done> {
+    let mut test = cargo(["test", "--manifest-path", "benches/peers/Cargo.toml"]);
+    test.args(["--no-default-features", "--locked"]).env("GLOBE", system::built_beside("globe"));
+    passed(system::run(&mut test))
 }
 
 /// Runs `cargo xtask demo` and reads what it says.

@@ -118,6 +118,22 @@ mod tests {
         assert_eq!(measured.report, Some(report()));
     }
 
+    /// `cargo xtask test peers` names the program.
+    #[test]
+    fn the_report_of_the_program_of_today_is_read() {
+        let globe = std::env::var_os("GLOBE").expect("name the program `globe` in GLOBE");
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/window56");
+        let mut command = Command::new(globe);
+        command
+            .args(["bench", "--model", model, "--prompt", "8", "--tokens", "4", "--batch", "1,3"]);
+        command.args(["--image", "0", "--repeats", "1", "--json"]);
+        let report = json_of(command, "globe bench").unwrap();
+        let work = Work { batch: vec![1, 3], ..Work::example(Shape::Half) };
+        let measured = read(report, &work).unwrap();
+        assert_eq!(measured.decode.len(), 2);
+        assert!(measured.prefill.tokens_per_second > 0.0 && measured.load_seconds > 0.0);
+    }
+
     #[test]
     fn a_report_of_another_version_is_an_error() {
         let work = Work { batch: vec![4], ..Work::example(Shape::Half) };

@@ -30,6 +30,8 @@ const PLAIN_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// The scale of every matrix.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
+    /// What it says that it was trained for.
+    pub(super) base_name: Option<String>,
     alpha: f64,
     /// Exceptions by the last parts of a module's name.
     alpha_pattern: Vec<(String, f64)>,
@@ -64,7 +66,9 @@ impl AdapterConfig {
         let use_rslora = json.get("use_rslora").is_some_and(|value| !is_off(value));
         let alpha = json.get("lora_alpha").unwrap_or(&Value::Null);
         let alpha = number("lora_alpha", alpha)?;
-        Ok(Self { alpha, alpha_pattern: alpha_pattern(&json)?, use_rslora })
+        let base_name = json.get("base_model_name_or_path").and_then(Value::as_str);
+        let base_name = base_name.filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(Self { base_name, alpha, alpha_pattern: alpha_pattern(&json)?, use_rslora })
     }
 
     /// Factor of the product of a module.
