@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo names a folder"));
+    // A new file comes with a line of the tables.
+    println!("cargo::rerun-if-changed=src");
     for folder in [".", "shared"] {
-        println!("cargo::rerun-if-changed={folder}");
         fs::create_dir_all(out.join(folder)).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
         let files = fs::read_dir(folder).unwrap_or_else(|e| panic!("{folder}: {e}"));
         for path in files.map(|file| file.expect("a readable folder").path()) {

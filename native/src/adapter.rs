@@ -11,7 +11,7 @@ use globe_format::{
 use globe_model::{Config, Qwen2_5Vl};
 use serde_json::Value;
 
-use crate::console::say;
+use crate::console::{printable, say};
 use crate::exit::{Fail, OrUsage};
 
 /// Folder of the adapter within a checkpoint of `globe train`.
@@ -105,18 +105,22 @@ pub fn note_other_base<S: Source>(adapter: &Adapter<S>, base: &Path) {
     let base = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
     if !is_called(&base, wanted) {
         say(format_args!(
-            "note: the adapter was trained for `{wanted}`, the base is {}; they fit in shape, so make sure that it is the same model",
+            "note: the adapter was trained for `{}`, the base is {}; they fit in shape, so make sure that it is the same model",
+            printable(&wanted.replace('\n', " ")),
             base.display()
         ));
     }
 }
 
-/// Whether a folder, or the cache of downloads that it lies in, bears the last part of a model's name.
-fn is_called(folder: &Path, wanted: &str) -> bool {
+/// Whether a folder or file, or the cache of downloads that it lies in, bears the last part of a model's name: as a whole, or
+/// one of both goes on where the other ends, as `NAME-q4` does.
+fn is_called(base: &Path, wanted: &str) -> bool {
     let last = wanted.trim_end_matches('/').rsplit('/').next().unwrap_or(wanted).to_lowercase();
-    let parts = folder.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase());
-    // huggingface_hub: models--OWNER--NAME/snapshots/REVISION.
-    parts.into_iter().any(|part| part == last || part.ends_with(&format!("--{last}")))
+    let own = base.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    let parts = base.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase());
+    own.is_some_and(|own| own.starts_with(&last) || last.starts_with(&own))
+        // huggingface_hub: models--OWNER--NAME/snapshots/REVISION.
+        || parts.into_iter().any(|part| part.ends_with(&format!("--{last}")))
 }
 
 /// Tensors of a model with the adapter of `folder` merged into them.
@@ -147,9 +151,14 @@ mod tests {
             ("/hub/models--Qwen--Qwen2.5-VL-7B-Instruct/snapshots/cc59", true),
             ("/models/Qwen2.5-VL-3B-Instruct", false),
             ("/models/base", false),
+            ("/models/qwen2.5-vl-7b-instruct-q4_0.gguf", true),
         ] {
             assert_eq!(is_called(Path::new(folder), wanted), expected, "{folder}");
         }
         assert!(is_called(Path::new("/runs/sft"), "runs/sft/"));
+        assert!(is_called(
+            Path::new("/models/Qwen2.5-VL-7B-Instruct"),
+            "models/Qwen2.5-VL-7B-Instruct-q4"
+        ));
     }
 }

@@ -42,7 +42,8 @@ struct Report {
     globe: &'static str,
     adapter: String,
     kernels: String,
-    replay: &'static str,
+    /// None where nothing is recorded.
+    replay: Option<&'static str>,
     model: String,
     bits: Option<u32>,
     repeats: usize,
@@ -99,7 +100,8 @@ struct DecodeReport {
     gigabytes_per_second: f64,
     share_of_copy_bandwidth: f64,
     dispatches_per_step: usize,
-    /// None where tokens are chosen on the host, as are the three below.
+    /// None where tokens are chosen on the host, as are `host_microseconds_replay`, `host_microseconds_raw_loop` and
+    /// `record_milliseconds`.
     submits_per_step: Option<usize>,
     host_microseconds_per_step: f64,
     /// Of a replay that begins while the device is idle; none where answers are shorter than 5 tokens.
@@ -203,7 +205,7 @@ async fn measure(args: &BenchArgs) -> Result<Report, Fail> {
         globe: env!("GLOBE_VERSION"),
         adapter: compute.name.clone(),
         kernels: if args.reference { "plain" } else { compute.variant().name() }.to_owned(),
-        replay: compute.replay().name(),
+        replay: (!args.reference).then(|| compute.replay().name()),
         model: name,
         bits,
         repeats: args.repeats,
@@ -444,13 +446,13 @@ fn decode_report(
 fn text(report: &Report) -> String {
     let roof = &report.roof;
     let mut text = format!(
-        "{} on {} ({} kernels, replay by {}), median of {}\n\
+        "{} on {} ({} kernels{}), median of {}\n\
          roof     {:8.2} GB/s copied, {:.1} GFLOP/s multiplied and added\n\
          load     {}, {:.1} MB of weights read per token\n",
         report.model,
         report.adapter,
         report.kernels,
-        report.replay,
+        report.replay.map(|replay| format!(", replay by {replay}")).unwrap_or_default(),
         report.repeats,
         roof.copy_gigabytes_per_second,
         roof.gigaflops_per_second,

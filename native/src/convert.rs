@@ -17,7 +17,6 @@ use crate::args::ConvertArgs;
 use crate::console::{print, say};
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::inspect::bytes;
-use crate::intact;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
@@ -60,7 +59,6 @@ pub fn run(args: &ConvertArgs) -> Result<Exit, Fail> {
         }
         Err(Stop::Failed(fail)) => return Err(fail),
     };
-    intact::note(&args.out);
     print(&summary(&args.out, &manifest)).context("cannot write to standard output")?;
     Ok(Exit::Success)
 }
@@ -159,7 +157,9 @@ async fn with_adapter<T: SourceTensors>(
     let folder = adapter::folder(path)?;
     let tensors = adapter::merge(&input.config, input.tensors, &folder).await;
     let tensors = tensors.with_context(|| format!("cannot merge {}", path.display())).or_usage()?;
-    adapter::note_other_base(tensors.adapter(), &args.from);
+    if !args.quiet {
+        adapter::note_other_base(tensors.adapter(), &args.from);
+    }
     source.inputs = digests(&input.weights, args.quiet, interrupt).await?;
     let names = [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(str::to_owned).to_vec();
     source.adapter = digests(&[(folder, names)], args.quiet, interrupt).await?;

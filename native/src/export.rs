@@ -77,7 +77,9 @@ pub async fn write(
         let context = || format!("cannot merge {}", trained.display());
         let merged = adapter::merge(&config, tensors, &folder).await;
         let merged = merged.with_context(context).or_usage()?;
-        adapter::note_other_base(merged.adapter(), from);
+        if !quiet {
+            progress.suspend(|| adapter::note_other_base(merged.adapter(), from));
+        }
         export(&job, &merged, out, &mut on_bytes).await
     };
     progress.clear();

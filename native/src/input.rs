@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use globe_engine::{Demand, Engine, LoadOptions, plan};
+use globe_engine::{Demand, Engine, LoadOptions, check_small_files, plan};
 use globe_format::Folder;
 use globe_image::{DecodeLimits, Photo, decode, upright_size};
-use globe_model::Precision;
+use globe_model::{Config, Precision};
 use globe_ops::{Compute, open_device};
 
 use crate::args::ModelArgs;
@@ -100,12 +100,15 @@ pub async fn load_onto(
     engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
 }
 
-/// What does not fit is refused before its files are read.
+/// What does not fit, or lacks a small file, is refused before the weights are read.
 async fn check_plan(folder: &Folder, compute: &Compute, options: &LoadOptions) -> Result<(), Fail> {
     let LoadOptions { precision, budget, demand } = options;
-    let Some(budget) = *budget else { return Ok(()) };
-    let dense = *precision == Precision::Reference || !compute.is_gpu();
     let context = || format!("cannot load {}", folder.path().display());
+    let Some(budget) = *budget else {
+        let config = Config::load(folder).await.with_context(context).or_usage()?;
+        return check_small_files(folder, &config).await.with_context(context).or_usage();
+    };
+    let dense = *precision == Precision::Reference || !compute.is_gpu();
     let plan = plan(folder, dense, demand).await.with_context(context).or_usage()?;
     plan.check(budget).with_context(context).or_usage()
 }

@@ -1,6 +1,6 @@
 //! `globe inspect`.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use globe_engine::{Demand, plan};
 use globe_format::Folder;
 
@@ -122,6 +122,11 @@ async fn inspect(
     let Some((summary, template)) = summary.zip(template).filter(|_| problems.is_empty()) else {
         return (None, problems);
     };
+    if dense && args.memory.cache_bits.0 == KvFormat::F16 {
+        problems
+            .push(anyhow!("--cache-bits 16 needs the fast kernels; leave the cache at 32 bits"));
+        return (None, problems);
+    }
     let (answers, max_tokens, max_pixels) = (args.batch, args.max_tokens, args.max_pixels);
     let kv = args.memory.cache_bits.0;
     let demand = Demand { answers, max_tokens, max_pixels, kv, ..Demand::default() };
@@ -164,7 +169,7 @@ fn report(summary: &Summary, template: TemplateSource, kv: KvFormat, memory: Mem
         n_tensors: summary.n_tensors,
         stored_bytes: summary.stored_bytes,
         dtypes: dtypes.collect(),
-        device_weight_bytes: summary.device_bytes,
+        device_weight_bytes: memory.plan.weights,
         cache_bytes_per_1000_tokens: CACHE_TOKENS * summary.cache_bytes_per_token(kv),
         memory,
         text: TextSizes {

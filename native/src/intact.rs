@@ -1,7 +1,7 @@
 //! A packed folder is compared with its digests before it is first loaded, and again when a file of it has changed.
 //!
 //! What was compared is kept in the user's cache folder, as names, sizes and times of the files: the next start reads
-//! no byte twice. Where nothing can be kept, every start compares.
+//! no byte twice. Where nothing can be kept, every start compares; a folder that was just converted is compared like any other.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,7 +37,7 @@ impl Unchecked {
     /// # Errors
     /// Naming every file that is missing, truncated or changed, with both digests.
     pub async fn compare(self, folder: &Folder, quiet: bool) -> Result<(), Fail> {
-        let progress = Progress::bytes("comparing with its digests, once", quiet);
+        let progress = Progress::bytes("comparing with its digests", quiet);
         let mut on_bytes = |done: u64, all: u64| {
             progress.set(done as usize, all as usize);
             true
@@ -50,19 +50,13 @@ impl Unchecked {
         Ok(())
     }
 
-    fn keep(self) {
+    /// Notes that the folder was found intact as it stood when this was made.
+    pub fn keep(self) {
         let Some(record) = self.record else { return };
         if let Some(folder) = record.parent() {
             let _ = fs::create_dir_all(folder);
         }
         let _ = fs::write(record, self.files); // without it the next start compares again
-    }
-}
-
-/// Notes that a folder was just written or compared.
-pub fn note(folder: &Path) {
-    if let Some(unchecked) = Unchecked::of(folder) {
-        unchecked.keep();
     }
 }
 
@@ -75,12 +69,22 @@ fn listing(folder: &Path) -> Option<String> {
     for name in files.chain([MANIFEST_FILE]) {
         let found = fs::metadata(folder.join(name)).ok().and_then(|found| {
             let changed = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-            Some((found.len(), changed.as_nanos()))
+            Some((found.len(), changed.as_nanos(), identity(&found)))
         });
         listing.push_str(&format!("{name:?} {found:?}\n"));
     }
     Some(listing)
 }
+
+/// What a copy does not keep, even one that keeps times.
+#[cfg(unix)]
+fn identity(found: &fs::Metadata) -> (u64, u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino(), found.ctime(), found.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) {}
 
 /// The record of a folder; its first line says which one, should two share a hash.
 fn record(folder: &Path) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use crate::args::VerifyArgs;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::inspect::bytes;
-use crate::intact;
+use crate::intact::Unchecked;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
@@ -17,6 +17,7 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Fail> {
     let interrupt = Interrupt::install()?;
     interrupt.begin_work();
     let folder = Folder::open(&args.folder).or_usage()?;
+    let unchecked = Unchecked::of(&args.folder); // as it stands before the first byte is read
     let progress = Progress::bytes("checking", args.quiet);
     let mut on_bytes = |done: u64, all: u64| {
         progress.set(done as usize, all as usize);
@@ -29,7 +30,9 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Fail> {
     }
     let context = || args.folder.display().to_string();
     let manifest = manifest.with_context(context).or_usage()?;
-    intact::note(&args.folder);
+    if let Some(unchecked) = unchecked {
+        unchecked.keep();
+    }
     let line = format!(
         "{}: {} in {} files, every one is intact\n",
         args.folder.display(),

@@ -4,11 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 
 use globe_tests::golden_root;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// What a run printed and how it ended.
 pub(crate) struct Run {
@@ -32,8 +30,8 @@ impl Run {
     }
 }
 
-/// Instead of the user's, on systems that ask this variable.
-static CACHE: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+/// Instead of the user's cache, on systems that ask this variable.
+pub(crate) const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
 
 /// Cargo builds the program of another package for `cargo build`, not for `cargo test`.
 fn program() -> PathBuf {
@@ -47,7 +45,7 @@ fn program() -> PathBuf {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program());
     command.args(args).current_dir(golden_root()).env_remove("GLOBE_MODEL").stdin(Stdio::null());
-    command.env("XDG_CACHE_HOME", CACHE.path());
+    command.env("XDG_CACHE_HOME", CACHE);
     command
 }
 
@@ -443,6 +441,8 @@ fn folders_and_devices_are_described() {
         held("inspect window56 --json --device cpu")
     );
     assert!(held("inspect window56 --json --device cpu") > packed, "weights of 16 bits become f32");
+    let refused = globe("inspect window56 --reference --cache-bits 16").expect(2).stderr;
+    assert!(refused.contains("--cache-bits 16 needs the fast kernels"), "{refused}");
     let refused = globe("locate images/photo.jpg --model window56 --device cpu --memory-mb 8")
         .expect(2)
         .stderr;

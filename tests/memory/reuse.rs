@@ -10,7 +10,7 @@ use globe_tests::{Golden, gpu};
 use globe_text::Prompt;
 use pollster::block_on;
 
-use crate::{Alone, config};
+use crate::{Alone, config, memory};
 
 const TOKENS: usize = 12;
 
@@ -114,6 +114,36 @@ fn recorded_steps_draw_the_tokens_of_launched_ones() {
         let drawn = block_on(batch.read()).unwrap();
         let recorded: Vec<u32> = (0..TOKENS).map(|step| drawn.token(step, 0).unwrap().0).collect();
         assert_eq!(recorded, launched(&model, &ids, &mut cache), "{replay:?}");
+    }
+}
+
+/// No buffer is made for a step, whoever replays it: what the device holds stays as it is from one to the next.
+#[test]
+fn a_recorded_step_takes_no_memory_however_it_is_replayed() {
+    const STEPS: usize = 50;
+    let _alone = Alone::new();
+    let adapters = block_on(adapters());
+    let adapter = adapters.iter().find(|adapter| adapter.name == gpu().name).unwrap();
+    for replay in Replay::choices(adapter) {
+        let compute = gpu().clone().with_replay(*replay);
+        let model = block_on(Model::random(config(), 4, 8, &compute, &mut |_, _| {})).unwrap();
+        let ids: Vec<u32> = (100..140).collect();
+        let mut cache = model.cache(ids.len(), STEPS + 4, 3);
+        let logits = model.prefill(&ids, None, &[], &mut cache).unwrap();
+        let options = SampleOptions { temperature: 0.7, ..SampleOptions::default() };
+        let mut batch = Batch::start(&cache, &logits, &[0, 1, 2], None, options, &[]).unwrap();
+        batch.step(&model, &cache).unwrap(); // records
+        batch.step(&model, &cache).unwrap();
+        let before = memory();
+        for step in 0..STEPS {
+            batch.step(&model, &cache).unwrap();
+            let now = gpu().memory(); // while the step is under way
+            let held = [now.in_use, now.reserved];
+            assert_eq!(held, [before.in_use, before.reserved], "{replay:?}, step {step}");
+        }
+        let after = memory();
+        assert_eq!([after.in_use, after.reserved], [before.in_use, before.reserved], "{replay:?}");
+        assert_eq!(block_on(batch.read()).unwrap().steps, STEPS + 3);
     }
 }
 

@@ -25,8 +25,8 @@ function show() {
   seal.setAttribute('aria-pressed', String(sealed));
   seal.textContent = sealed ? 'Sealed' : 'Seal the page';
   words.textContent = sealed
-    ? `Nothing reaches the network until you reload the page. ${requests(watch.refused)} refused.`
-    : 'Once a model is loaded, you can seal the page: nothing then reaches the network until you reload it.';
+    ? `This page reaches nothing on the network until you reload it. ${requests(watch.refused)} refused.`
+    : 'Once a model is loaded, you can seal the page: it then reaches nothing on the network until you reload it.';
 }
 
 seal.addEventListener('click', () => navigator.serviceWorker.controller?.postMessage({ seal: !watch?.sealed }));

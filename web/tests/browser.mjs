@@ -1,5 +1,6 @@
 // Debian's Chromium with WebGPU in software, and pages in it.
 
+import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
@@ -41,4 +42,10 @@ export async function newPageIn(context, server, path = 'blank.html') {
   page.setDefaultTimeout(15_000);
   await page.goto(server.url + path);
   return page;
+}
+
+/** A worker that was ended is gone a moment later. */
+export async function assertNoWorker(page, what) {
+  for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
+  assert.equal(page.workers().length, 0, `${what}: the worker ended, and its memory with it`);
 }

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
 import { listFiles } from '../scripts/list-files.mjs';
-import { ARTEFACTS, GOLDEN, WEB, launch, newPage } from './browser.mjs';
+import { ARTEFACTS, GOLDEN, WEB, assertNoWorker, launch, newPage } from './browser.mjs';
 import { EXAMPLE } from './example-result.mjs';
 import { withExif } from './exif.mjs';
 import { serve } from './server.mjs';
@@ -311,8 +311,7 @@ test('an element that is removed while it loads leaves no worker behind', () => 
     window.removed = element;
     element.remove();
   });
-  for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
-  assert.equal(page.workers().length, 0);
+  await assertNoWorker(page, 'removed');
   assert.equal(await page.evaluate(() => window.removed.globe), null);
   delete server.faults['/models/demo/model-00001-of-00003.safetensors'];
 }));
@@ -342,7 +341,7 @@ test('a load and an answer are stopped by the button', () => inPage(async (page)
   await page.locator('#file').setInputFiles(photo('photo.jpg'));
   await set(page, { samples: 50, maxTokens: 400 });
   await page.getByRole('button', { name: 'Locate', exact: true }).click();
-  await page.getByText(/^Answer \d+ of 50$/).waitFor();
+  await page.getByText(/^Answer \d+ of 50$/).waitFor({ timeout: 60_000 });
   await page.getByRole('button', { name: 'Stop' }).click();
   await page.getByRole('button', { name: 'Locate', exact: true }).waitFor();
   assert.equal(await page.getByRole('alert').count(), 0);
@@ -352,11 +351,18 @@ test('a load and an answer are stopped by the button', () => inPage(async (page)
 
 test('another model takes the place of the one at hand, which answers no more', () => inPage(async (page) => {
   await loadModel(page);
-  const [worker] = page.workers();
   await set(page, { model: '/models/nowhere/' });
   await page.getByText(/^No model is at .*models\/nowhere\/: it has neither/).waitFor();
   assert.equal(await get(page, 'globe'), null);
-  assert.ok(!page.workers().includes(worker));
+  await assertNoWorker(page, 'unloaded');
+  await set(page, { model: '/models/demo/' });
+  await page.getByRole('button', { name: 'Load the stored model' }).click();
+  // Changed before it is there.
+  await page.getByRole('button', { name: 'Stop' }).waitFor();
+  await set(page, { model: '/models/nowhere/' });
+  await page.getByText(/^No model is at .*models\/nowhere\/: it has neither/).waitFor();
+  await assertNoWorker(page, 'stopped');
+  assert.equal(await get(page, 'globe'), null);
   await set(page, { model: '/models/demo/' });
   await page.getByRole('button', { name: 'Load the stored model' }).click();
   await ready(page);
@@ -383,7 +389,7 @@ test('attributes leave out the map and the store, and say how many places are sh
   assert.equal(await page.locator('globe-map').count(), 0);
 }));
 
-test('the dial turns back where nobody can round, and says so by standing still', () => inPage(async (page) => {
+test('the dial turns back and is disabled where nobody can round', () => inPage(async (page) => {
   await loadModel(page);
   await page.locator('#file').setInputFiles(photo('photo.jpg'));
   await locate(page);
@@ -394,18 +400,24 @@ test('the dial turns back where nobody can round, and says so by standing still'
   assert.ok(await page.getByRole('radio', { name: 'country' }).isDisabled());
 }));
 
-test('a model that cannot be deleted is a sentence', () => inPage(async (page) => {
-  await loadModel(page);
-  await page.getByText(/Model ready/).click();
-  await page.getByText('Stored models').click();
-  page.on('worker', (worker) => void worker.evaluate(() => {
-    LockManager.prototype.query = async () => ({ held: [], pending: [] });
-    FileSystemDirectoryHandle.prototype.removeEntry = () => Promise.reject(new DOMException('it is open', 'NoModificationAllowedError'));
-  }).catch(() => undefined));
-  await page.getByRole('button', { name: 'Delete /models/demo/' }).click();
-  await page.getByText('It is open.').waitFor();
-  await page.getByRole('button', { name: 'Delete /models/demo/' }).waitFor();
-}));
+test('a model that cannot be deleted is a sentence', async () => {
+  server.beforeWorker(`FileSystemDirectoryHandle.prototype.removeEntry = () => Promise.reject(new DOMException('it is open', 'NoModificationAllowedError'))`);
+  await inPage(async (page) => {
+    await loadModel(page);
+    const refused = async () => {
+      await page.getByText('Stored models').click();
+      await page.getByRole('button', { name: 'Delete /models/demo/' }).click();
+      await page.getByText('It is open.').waitFor();
+      await page.getByRole('button', { name: 'Delete /models/demo/' }).waitFor();
+    };
+    await page.getByText(/Model ready/).click();
+    await refused();
+    await page.getByRole('button', { name: 'Unload the model' }).click();
+    await page.getByRole('button', { name: 'Load the stored model' }).waitFor();
+    await refused();
+  });
+  server.faults = {};
+});
 
 test('a field that is emptied keeps its value', () => inPage(async (page) => {
   await page.getByText('Settings', { exact: true }).click();

@@ -215,10 +215,10 @@ test('a chosen folder is verified, and a damaged one refused', () => inPage(asyn
     const globe = await Globe.load({ files, device: 'cpu' });
     const { info } = globe;
     globe.dispose();
-    // Before the file that the engine would take instead: nobody knows what it is.
+    // The engine would prefer this template; what the manifest does not list is not read.
     const unlisted = new File(['{{ no template'], 'chat_template.jinja');
-    const listed = names.includes(unlisted.name) ? files : [...files, unlisted];
-    (await Globe.load({ files: listed, device: 'cpu' })).dispose();
+    if (names.includes(unlisted.name)) throw new Error('choose a golden without a template of its own');
+    (await Globe.load({ files: [...files, unlisted], device: 'cpu' })).dispose();
     const damaged = files.map((file) => (file.name === 'model.safetensors' ? new File([file.slice(0, -1), 'x'], file.name) : file));
     const missing = files.filter(({ name }) => name !== 'config.json');
     const codes = [];

@@ -23,7 +23,8 @@ export async function serve(mounts, headers = {}) {
     /** Puts `script` before the engine in the first `count` workers: a call from the page could come too late. */
     beforeWorker(script, count = Infinity) {
       let started = 0;
-      state.faults['/dist/worker.js'] = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`${script};\n`), bytes]) : bytes);
+      const patched = (bytes) => (started++ < count ? Buffer.concat([Buffer.from(`${script};\n`), bytes]) : bytes);
+      state.faults['/dist/worker.js'] = state.faults['/globe/worker.js'] = patched; // the package's, and the site's
     },
     close: () => { server.closeAllConnections(); return new Promise((done) => server.close(done)); },
   });

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
-import { launch, newPage } from './browser.mjs';
+import { assertNoWorker, launch, newPage } from './browser.mjs';
 import { treeBytes } from './processor.mjs';
 import { PADDING, serveSmallModel } from './small-model.mjs';
 
@@ -31,12 +31,6 @@ async function inPage(work) {
   await work(page);
   assert.deepEqual(page.faults, []);
   await page.context().close();
-}
-
-/** A worker that was ended is gone a moment later. */
-async function assertNoWorker(page, what) {
-  for (let i = 0; i < 50 && page.workers().length > 0; i++) await page.waitForTimeout(100);
-  assert.equal(page.workers().length, 0, `${what}: the worker ended, and its memory with it`);
 }
 
 /** Loads, and stops in a stage; the code of the error, how long it took from the stop, and what came after it. */
@@ -166,6 +160,11 @@ test('no memory on the graphics processor is an error of its own, and everything
     assert.equal(await locate(), 'located', 'a photo that fits is answered, by another device');
     assert.notEqual(page.workers()[0], worker);
     assert.equal(page.workers().length, 1);
+
+    // The one that waits was never begun.
+    await outOfMemory(page.workers()[0], 'createCommandEncoder');
+    const two = await page.evaluate(() => Promise.all([1, 2].map(() => globe.locate(photo, { samples: 1, maxTokens: 4 }).then(() => 'located', ({ code }) => code))));
+    assert.deepEqual(two, ['DoesNotFit', 'located']);
   }));
 });
 

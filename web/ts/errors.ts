@@ -5,8 +5,8 @@ export type ErrorCode =
   | 'Insecure' // the page was not opened over https, so browsers give it neither graphics processor nor storage
   | 'NoWebGpu' // no graphics processor, and the model is too large for the CPU path
   | 'MissingFeature' // the graphics processor lacks something the engine needs
-  | 'DoesNotFit' // memory of the graphics processor, or one of its limits
-  | 'Quota' // the browser refuses to store so much
+  | 'DoesNotFit' // memory of the graphics processor, one of its limits, or the room of the CPU path
+  | 'Quota' // the browser refuses to store so much, or what is not stored is too large for memory
   | 'Integrity' // bytes differ from their digest
   | 'Network' // a file did not arrive
   | 'Stalled' // a load stood still, and did so again when it was begun anew

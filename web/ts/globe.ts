@@ -75,8 +75,8 @@ class Link {
   /** Ends the worker when it has given the adapter's memory back, which some browsers do late for one that just ends. */
   async retire(reason: GlobeError): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise((done) => (timer = setTimeout(done, GRACE_MS)));
-    await Promise.race([this.call('dispose', null).catch(() => undefined), late]);
+    const graceEnded = new Promise((done) => (timer = setTimeout(done, GRACE_MS)));
+    await Promise.race([this.call('dispose', null).catch(() => undefined), graceEnded]);
     clearTimeout(timer);
     this.end(reason);
   }
@@ -136,8 +136,11 @@ class Link {
     }
     this.pending.delete(message.id);
     if ('error' in message) {
+      const { code, message: words } = message.error;
+      // It waited behind the call that broke the worker, so another worker may answer it.
+      const unbegun = this.spent && (code === 'DoesNotFit' || code === 'Engine');
       this.spent ||= message.spent;
-      pending.reject(asGlobeError(message.error));
+      pending.reject(unbegun ? new GlobeError('DeviceLost', words) : asGlobeError(message.error));
     } else pending.resolve(message.result);
   }
 
@@ -262,7 +265,7 @@ export class Globe {
     this.ending.abort();
     const link = this.link;
     const end = () => link.end(new GlobeError('Aborted', 'the model was disposed of'));
-    if (link.alive) void link.call('dispose', null).catch(() => undefined);
+    void link.call('dispose', null).catch(() => undefined); // one that has ended refuses by itself
     setTimeout(end, 0);
   }
 

@@ -62,19 +62,19 @@ self.addEventListener('fetch', (event) => {
 
 const FRESH: Watch = { sealed: false, requests: 0, refused: 0 };
 
-/** For a window. It has an icon, or the browser would ask for one, past every service worker. */
-const REFUSAL = '<!doctype html><html lang="en"><title>Sealed</title><link rel="icon" href="data:,"><p>This site is sealed in one of its tabs: nothing reaches the network.</p></html>';
+/** For a window. It names an icon: browsers ask for /favicon.ico otherwise, and no service worker hears of that. */
+const REFUSAL = '<!doctype html><html lang="en"><title>Sealed</title><link rel="icon" href="data:,"><p>This site is sealed in one of its tabs, so nothing is fetched for this one. Unseal or close that tab, then load this page again.</p></html>';
 
 async function answer(request: Request, client: string): Promise<Response> {
   const cache = await caches.open(CACHE);
   const navigates = request.destination === 'document';
   const kept = request.method === 'GET' ? await cache.match(request, { ignoreSearch: navigates }) : undefined;
   if (kept) return kept;
-  let [refused, byPage] = [false, false];
+  let [refused, fromKnownPage] = [false, false];
   await update((watches, pages) => {
-    // To which page a worker, a frame or a new window belongs is not said, so their requests count for every page: no seal has a hole.
-    byPage = !navigates && pages.get(client)?.frameType === 'top-level';
-    const asking = byPage ? [client] : Object.keys(watches);
+    // To which page a worker, a frame or a new window belongs is not said, so their requests count for every page.
+    fromKnownPage = !navigates && pages.get(client)?.frameType === 'top-level';
+    const asking = fromKnownPage ? [client] : Object.keys(watches);
     refused = asking.some((page) => watches[page]?.sealed);
     for (const page of asking) {
       const watch = watches[page];
@@ -84,7 +84,7 @@ async function answer(request: Request, client: string): Promise<Response> {
   if (!refused) return navigates ? fetch(request).catch(async () => (await cache.match(self.registration.scope)) ?? Response.error()) : fetch(request);
   if (navigates) return new Response(REFUSAL, { status: 403, headers: { 'content-type': 'text/html; charset=utf-8' } });
   // It may be the worker of another page, whose visitor would look for a fault of the connection.
-  return byPage ? Response.error() : new Response(null, { status: 403, headers: { [SEALED]: '1' } });
+  return fromKnownPage ? Response.error() : new Response(null, { status: 403, headers: { [SEALED]: '1' } });
 }
 
 /** Changes run one after the other. A stopped service worker forgets variables, so the state is stored. */

@@ -6,9 +6,9 @@ import { granted, lacking, refuse, watchDevices } from './gpu.js';
 import { Kernels, type KernelList } from './kernels.js';
 import type { Beat, CallName, Calls, FromWorker, LoadArgs, ToWorker } from './messages.js';
 import { chosenFolder, chosenManifest, fetchManifest, keepKernels, keptKernels, remoteFolder, removeModel, storedFolder, storedModels, unlistedBytes, verifyModel, type ModelFolder } from './model/folder.js';
-import { bodyOf, faultOf, network } from './model/download.js';
-import { MAX_CPU_BYTES, tooLargeForCpu, widenedAtMost } from './model/manifest.js';
-import { MAX_UNSTORED_BYTES, openStore, unstorable, type Store } from './model/store.js';
+import { bodyOf, expectFile, network } from './model/download.js';
+import { cpuFault, widenedAtMost } from './model/manifest.js';
+import { MAX_UNSTORED_BYTES, memoryFault, openStore, type Store } from './model/store.js';
 import { STALL_MS } from './watch.js';
 import type { LocateEvent, LocateOptions, LocateResult, MemoryUse, ModelInfo, Progress } from './types.js';
 
@@ -72,7 +72,7 @@ async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>
   beat.watched = true;
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
-  const choose = async (widened: Widened) => void (device = await chooseDevice(args.device, widened));
+  const choose = async (widenedBytes: WidenedBytes) => void (device = await chooseDevice(args.device, widenedBytes));
   const told = throttled(emit);
   const opened = await openSource(args, signal, told, choose);
   refuse(args.subgroups ? [] : ['subgroups']);
@@ -148,8 +148,8 @@ function counted(folder: ModelFolder, onBytes: (bytes: number) => void): ModelFo
   return { open };
 }
 
-/** What a model takes as f32. */
-type Widened = () => Promise<number>;
+/** Bytes of a model as f32, asked for only where the CPU path is considered. */
+type WidenedBytes = () => Promise<number>;
 
 interface Opened {
   folder: ModelFolder;
@@ -159,12 +159,12 @@ interface Opened {
 }
 
 /** The folder of a model. `choose` hears of its size as f32 before anything large is fetched or read, and may refuse it. */
-async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (widened: Widened) => Promise<void>): Promise<Opened> {
+async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>, choose: (widenedBytes: WidenedBytes) => Promise<void>): Promise<Opened> {
   const hasher = () => new Sha256();
   let [fetched, verified] = [0, 0];
   if ('files' in args.source) {
     const { files } = args.source;
-    await choose(async () => (await chosenManifest(files))?.widenedBytes ?? widenedAtMost(files.reduce((sum, { size }) => sum + size, 0)));
+    await choose(async () => (await chosenManifest(files))?.widenedBytes ?? widenedAtMost(files.filter(({ name }) => name.endsWith('.safetensors')).reduce((sum, { size }) => sum + size, 0)));
     const chosen = await chosenFolder(files, { hasher, signal, onMoved: moved }, (bytes, total, file) => {
       verified += bytes;
       emit({ stage: 'verify', done: verified, total, file });
@@ -186,7 +186,8 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   // Memory is no place to keep anything for the next visit, and would hold the weights along.
   if (store.kind !== 'memory') keep = (list) => keepKernels(store, base, list);
   const total = manifest.totalBytes;
-  if (store.kind === 'memory' && total > MAX_UNSTORED_BYTES) throw unstorable(total);
+  const tooLarge = store.kind === 'memory' ? memoryFault(total) : null;
+  if (tooLarge) throw tooLarge;
   const onBytes = (stage: 'fetch' | 'verify', bytes: number) => {
     if (stage === 'verify') verified += bytes;
     fetched += bytes; // what an earlier visit fetched counts, once it is verified
@@ -217,12 +218,12 @@ function throttled(emit: (progress: Progress) => void): (progress: Progress) => 
   };
 }
 
-async function chooseDevice(wanted: LoadArgs['device'], widened: Widened): Promise<'gpu' | 'cpu'> {
+async function chooseDevice(wanted: LoadArgs['device'], widenedBytes: WidenedBytes): Promise<'gpu' | 'cpu'> {
   const reason = wanted === 'cpu' ? null : await lacking();
   if (!reason && wanted !== 'cpu') return 'gpu';
   if (reason && wanted === 'gpu') throw reason;
-  const bytes = await widened();
-  if (bytes > MAX_CPU_BYTES) throw tooLargeForCpu(bytes, reason);
+  const fault = cpuFault(await widenedBytes(), reason);
+  if (fault) throw fault;
   return 'cpu';
 }
 
@@ -231,8 +232,7 @@ async function bytesOf(url: string, what: string, signal: AbortSignal): Promise<
     stopIf(signal);
     throw network(what, (error as Error).message);
   });
-  const fault = faultOf(what, response);
-  if (fault) throw fault;
+  expectFile(what, response);
   return bodyOf(response, moved);
 }
 
@@ -248,8 +248,7 @@ async function locate(
   emit: Emit<'locate'>,
 ): Promise<LocateResult> {
   const model = loaded();
-  await kernels.compiled();
-  stopIf(signal);
+  await unlessStopped(signal, kernels.compiled()); // a driver that compiles for long is not dead
   const stop = new Stop();
   const abort = () => stop.stop();
   signal.addEventListener('abort', abort, { once: true });
@@ -310,7 +309,7 @@ const handlers: { [N in CallName]: Handler<N> } = {
   locate: (args, signal, emit) => inTurn(signal, () => locate(args, signal, emit)).finally(() => void keepNews()),
   inspect: async ({ image }) => JSON.parse(inspect(new Uint8Array(image))) as Calls['inspect']['result'],
   rounded: async ({ precision }) => {
-    const json = engine?.rounded(precision); // by the gazetteer alone, with or without the device
+    const json = engine?.rounded(precision); // needs no device; null once the engine is gone
     return json === undefined ? null : (JSON.parse(json) as LocateResult);
   },
   logits: ({ images, prompt, system, tokens }, signal) =>
@@ -351,24 +350,24 @@ function inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     return work();
   });
   const ended = turn.then(nothing, nothing);
-  queue = Promise.race([ended, givenUp(signal, before, ended)]);
+  queue = Promise.race([ended, untilGivenUp(signal, before, ended)]);
   return unlessStopped(signal, turn);
 }
 
 const nothing = () => undefined;
 
 /** Settles when work goes on long after it was stopped: some drivers never answer. The next call finds the device lost. */
-async function givenUp(signal: AbortSignal, before: Promise<unknown>, ended: Promise<void>): Promise<void> {
+async function untilGivenUp(signal: AbortSignal, before: Promise<unknown>, ended: Promise<void>): Promise<void> {
   await before; // what waits is not at work
   const stop = new Promise((heard) => signal.addEventListener('abort', heard, { once: true }));
   if (!signal.aborted) await stop;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  await new Promise<void>((late) => {
+  await new Promise<void>((done) => {
     timer = setTimeout(() => {
       breakBy(new GlobeError('DeviceLost', `the graphics processor was still busy ${stallMs / 1000} s after a stop; try again`));
-      late();
+      done();
     }, stallMs);
-    void ended.then(late);
+    void ended.then(done);
   });
   clearTimeout(timer);
 }

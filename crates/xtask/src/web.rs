@@ -45,11 +45,11 @@ pub fn test_7b() -> Result<()> {
 pub fn size() -> Result<()> {
     module(SHIPPED, &[])?;
     package()?;
-    weigh_and_run()
+    check_shipped()
 }
 
 /// Weighs the module at hand, and lets it answer the goldens: it is compiled otherwise than the one of the other tests.
-fn weigh_and_run() -> Result<()> {
+fn check_shipped() -> Result<()> {
     system::run(Command::new("node").arg("scripts/size.mjs").current_dir(folder()))?;
     need_chromium()?;
     let mut goldens = Command::new("node");
@@ -65,7 +65,7 @@ pub fn release() -> Result<()> {
     let optimise = ["node_modules/.bin/wasm-opt", "-Oz", "--all-features", wasm, "-o", wasm];
     system::run(Command::new("node").args(optimise).current_dir(folder()))?;
     package()?;
-    weigh_and_run()
+    check_shipped()
 }
 
 /// Serves the demo page with a model folder: packed, or in the Hugging Face layout.

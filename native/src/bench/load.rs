@@ -11,7 +11,7 @@ use serde::Serialize;
 /// Bytes read at once: a piece is dropped before the next, so that any model can be read.
 const PIECE_BYTES: usize = 64 << 20;
 
-/// Loading, from opening the folder until the adapter has every weight.
+/// Loading, from the first weight until the adapter has every one.
 #[derive(Serialize)]
 pub struct LoadReport {
     load_seconds: f64,

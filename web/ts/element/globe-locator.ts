@@ -111,7 +111,7 @@ export class GlobeLocator extends LitElement {
   }
 
   protected override willUpdate(changed: PropertyValues<this>): void {
-    if (changed.has('model') && this.globe && this.hasUpdated) this.unload(); // what it answers is of another one
+    if (changed.has('model') && this.globe && this.hasUpdated) this.unload(); // it is not the model that is named any more
     if (changed.has('photo')) this.onPhoto();
     if (changed.has('precision') && changed.get('precision') !== undefined) void this.round();
     if (changed.has('result')) this.chosen = this.result?.candidates.length ? 1 : 0;
@@ -152,7 +152,9 @@ export class GlobeLocator extends LitElement {
       let [result, at] = [located, precision];
       while (at !== this.precision) {
         at = this.precision; // the dial was turned meanwhile
-        result = (await globe.rounded(at)) ?? located;
+        const rounded = await globe.rounded(at);
+        if (rounded) result = rounded;
+        else [result, at, this.precision] = [located, precision, precision];
       }
       const memory = await globe.memory();
       stopIf(stopper.signal);

@@ -39,6 +39,12 @@ export class GlobeModelPanel extends LitElement {
     this.stopper?.abort();
   }
 
+  protected override willUpdate(changed: PropertyValues<this>): void {
+    if (!changed.has('model') || !this.hasUpdated) return;
+    this.stopper?.abort(); // what it loads is of another address
+    this.failure = null;
+  }
+
   protected override updated(changed: PropertyValues<this>): void {
     if (changed.has('model') || changed.has('device') || changed.has('cache')) void this.look();
   }
@@ -183,6 +189,8 @@ export class GlobeModelPanel extends LitElement {
       await Globe.remove(model.url);
     } catch (thrown) {
       this.checked = { words: sentence(asGlobeError(thrown).message), bad: true };
+      this.stored = await Globe.stored().catch(() => this.stored); // the list stays open, with the words in it
+      return;
     }
     await this.look();
   }

@@ -236,10 +236,16 @@ export async function bodyOf(response: Response, onBytes: (bytes: number) => voi
 }
 
 /** Why an answer is not the file; null if it is. */
-export function faultOf(name: string, response: Response): GlobeError | null {
+function faultOf(name: string, response: Response): GlobeError | null {
   if (response.ok) return null;
   const sealed = response.headers.has(SEALED);
   return network(name, sealed ? 'a tab of this site is sealed, which lets no request out; unseal or close it, and try again' : `the server answered ${response.status}`);
+}
+
+/** Throws unless an answer is the file. */
+export function expectFile(name: string, response: Response): void {
+  const fault = faultOf(name, response);
+  if (fault) throw fault;
 }
 
 export function network(name: string, reason: string): GlobeError {

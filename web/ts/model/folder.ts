@@ -2,9 +2,9 @@
 
 import { GlobeError, stopIf } from '../errors.js';
 import { kernelList, type KernelList } from '../kernels.js';
-import { bodyOf, digestOf, ensure, faultOf, fileLock, network, type DownloadContext, type Hasher } from './download.js';
+import { bodyOf, digestOf, ensure, expectFile, fileLock, network, type DownloadContext, type Hasher } from './download.js';
 import { MANIFESTS, parseManifest, widenedAtMost, type Entry, type Manifest } from './manifest.js';
-import { PIECE_BYTES, parsed, record, setRecord, type Store } from './store.js';
+import { PIECE_BYTES, megabytes, parsed, record, setRecord, type Store } from './store.js';
 import type { StoredModel, Verification } from '../types.js';
 
 /** Weights in the layout of Hugging Face: one file, or several with their list. */
@@ -38,8 +38,7 @@ export async function fetchManifest(base: string, signal: AbortSignal, store?: S
 async function fetchText(base: string, name: string, signal: AbortSignal): Promise<string | null> {
   const response = await request(name, base + name, { signal, cache: 'no-cache' });
   if (response.status === 404 || isPage(response)) return null;
-  const fault = faultOf(name, response);
-  if (fault) throw fault;
+  expectFile(name, response);
   return arriving(name, signal, () => response.text());
 }
 
@@ -117,8 +116,8 @@ export async function removeModel(store: Store, base: string): Promise<void> {
     throw new GlobeError('Model', 'this model is being downloaded, here or in another tab; stop that first, or delete the model when it is done');
   }
   for (const entry of own) {
-    await setRecord(store, entry.sha256, null);
     await store.delete(entry.sha256);
+    await setRecord(store, entry.sha256, null);
   }
   // Last, so that what could not be deleted stays on the list.
   await store.setText(await addressKey('kernels', base), null);
@@ -168,17 +167,17 @@ export async function storedFolder(base: string, manifest: Manifest, context: Do
   const { store } = context;
   await room(manifest, store);
   const kept: KeptModel = { url: base, manifest: { name: manifest.name, text: manifest.text } };
-  const list = async () => store.setText(await modelKey(base), JSON.stringify(kept));
-  await list();
+  const enlist = async () => store.setText(await modelKey(base), JSON.stringify(kept));
+  await enlist();
   for (const entry of manifest.entries) {
     stopIf(context.signal);
     await ensure(base + encodeURIComponent(entry.name), entry, context);
   }
-  await list(); // between two files another tab may have deleted it
+  await enlist(); // between two files another tab may have deleted it
   const open = async (name: string): Promise<ModelFile | null> => {
     if (name === manifest.name) return textFile(manifest.text);
     const entry = manifest.entries.find((e) => e.name === name);
-    return entry ? new StoredFile(base, entry, context) : null;
+    return entry ? new StoredFile(base, entry, context, enlist) : null;
   };
   return { open };
 }
@@ -197,8 +196,6 @@ async function room(manifest: Manifest, store: Store): Promise<void> {
   }
 }
 
-const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
-
 function textFile(text: string): ModelFile {
   const bytes = new TextEncoder().encode(text);
   return { size: bytes.length, read: async (start, end) => bytes.slice(start, end) };
@@ -211,7 +208,7 @@ class StoredFile implements ModelFile {
   private pieces: string[] | null = null;
   private refetched = false;
 
-  constructor(private readonly base: string, private readonly entry: Entry, private readonly context: DownloadContext) {
+  constructor(private readonly base: string, private readonly entry: Entry, private readonly context: DownloadContext, private readonly enlist: () => Promise<void>) {
     this.size = entry.size;
   }
 
@@ -253,6 +250,7 @@ class StoredFile implements ModelFile {
     await setRecord(this.context.store, sha256, null);
     await this.context.store.delete(sha256);
     await ensure(this.base + encodeURIComponent(name), this.entry, this.context);
+    await this.enlist(); // another tab may have deleted the model, and what is stored again must be deletable
   }
 }
 
@@ -321,8 +319,7 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
     const url = base + encodeURIComponent(name);
     const head = await request(name, url, { method: 'HEAD', signal });
     if (head.status === 404 || isPage(head)) return null;
-    const missing = faultOf(name, head);
-    if (missing) throw missing;
+    expectFile(name, head);
     const size = Number(head.headers.get('content-length') ?? Number.NaN);
     if (!Number.isSafeInteger(size)) throw network(name, 'the server does not say how long it is');
     let whole: Uint8Array | null = null;
@@ -330,8 +327,7 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
       if (start === end) return new Uint8Array();
       if (whole) return whole.slice(start, end);
       const response = await request(name, url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
-      const fault = faultOf(name, response);
-      if (fault) throw fault;
+      expectFile(name, response);
       const bytes = await bodyOf(response, onBytes);
       if (response.status === 206) return bytes;
       whole = bytes; // a server without Range

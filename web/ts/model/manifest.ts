@@ -40,11 +40,12 @@ interface Raw {
 /** The CPU path makes f32 of every weight inside 4 GiB of wasm memory, and is slow. */
 export const MAX_CPU_BYTES = 1 << 30;
 
-/** A model that the CPU path has no room for; `reason` says why it would have to be that path. */
-export function tooLargeForCpu(widened: number, reason: GlobeError | null): GlobeError {
+/** Why the CPU path has no room for a model, `reason` being why it would have to be that path; null if it has. */
+export function cpuFault(widenedBytes: number, reason: GlobeError | null): GlobeError | null {
+  if (widenedBytes <= MAX_CPU_BYTES) return null;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / (1 << 20))} MiB`;
-  const limit = `only models of up to ${mebibytes(MAX_CPU_BYTES)} as f32 run, this one has ${mebibytes(widened)}`;
-  return reason ? new GlobeError(reason.code, `${reason.message}. Without it ${limit}`) : new GlobeError('DoesNotFit', `on the processor ${limit}`);
+  const limit = `the processor only models of up to ${mebibytes(MAX_CPU_BYTES)} as f32 run, this one takes up to ${mebibytes(widenedBytes)}`;
+  return reason ? new GlobeError(reason.code, `${reason.message}. On ${limit}`) : new GlobeError('DoesNotFit', `on ${limit}`);
 }
 
 /** What files without a table of tensors take as f32: they hold 16 bits a weight, or 32. */

@@ -8,10 +8,18 @@ export const PIECE_BYTES = 4 << 20;
 /** A model that the browser refuses to store is held in memory up to this size, and is gone with the tab. */
 export const MAX_UNSTORED_BYTES = 1 << 30;
 
-/** Of a larger one. */
-export function unstorable(bytes: number): GlobeError {
-  const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+/** Why a model that is not stored cannot be held in memory either; null if it can. */
+export function memoryFault(bytes: number): GlobeError | null {
+  if (bytes <= MAX_UNSTORED_BYTES) return null;
   return new GlobeError('Quota', `the model has ${megabytes(bytes)}; what is not stored is held in memory, up to ${megabytes(MAX_UNSTORED_BYTES)}`);
+}
+
+export const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+
+/** Whether this browser keeps anything at all; the quota is another question. */
+export async function canStore(): Promise<boolean> {
+  const opened = async (open: () => Promise<unknown> | undefined) => (await open()) !== undefined;
+  return (await opened(() => navigator.storage?.getDirectory?.()).catch(() => false)) || opened(() => caches.open(ROOT)).catch(() => false);
 }
 
 /** What is known of a file; it counts as present only when complete. */
