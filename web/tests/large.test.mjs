@@ -51,7 +51,7 @@ test(`a 7B model with ${LAYERS} of 28 layers loads within 0.7 GiB of wasm memory
       assert.deepEqual([info.verified, info.storage, info.device], [true, 'opfs', 'gpu']);
       assert.equal(stages.fetch.done, stages.fetch.total, 'every byte was counted once');
       assert.ok(memory.wasmBytes <= MAX_WASM_BYTES, `${what}: ${mib(memory.wasmBytes)} of wasm memory`);
-      assert.ok(memory.heapPeakBytes >= largest, 'the largest array passed through the heap');
+      assert.ok(memory.heapPeakBytes < largest, `${what}: no array is on the heap as a whole, ${mib(memory.heapPeakBytes)} were`);
       assert.ok(written.written >= tensors.flatMap(({ parts }) => parts).reduce((sum, { words, scales }) => sum + words.size + (scales?.size ?? 0), 0), 'every array was uploaded');
     }
     assert.deepEqual(page.faults, []);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use globe_format::packed::{Class, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
+use globe_format::packed::{Class, Extent, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
 use globe_format::{Checkpoint, Dtype, Source, dequantize};
 use globe_ops::{Compute, PackedMatrix, Tensor, Variant, WeightFormat, flush, tensor_f32};
 
@@ -176,12 +176,14 @@ impl<'a, S: Source> Weights<'a, S> {
         let format = kernel_format(tensor.format);
         let mut matrix = PackedMatrix::new(format, tensor.cols(), self.compute);
         for Part { rows, words, scales, .. } in &tensor.parts {
-            let words = packed.read(*words).await?;
-            let scales = match scales {
-                Some(scales) => packed.read(*scales).await?,
-                None => Cow::Borrowed(&[][..]),
-            };
-            matrix.push_part(*rows, words, scales, self.compute)?;
+            let mut part = matrix.begin_part(*rows, self.compute)?;
+            for piece in pieces(*words) {
+                part.words(&packed.read(piece).await?)?;
+            }
+            for piece in scales.iter().copied().flat_map(pieces) {
+                part.scales(&packed.read(piece).await?)?;
+            }
+            matrix.end_part(part)?;
         }
         Ok(Matrix::Packed(Box::new(matrix)))
     }
@@ -323,6 +325,19 @@ pub(crate) fn kernel_format(format: globe_format::WeightFormat) -> WeightFormat 
     }
 }
 
+/// An extent cut where the pieces of files end in which a page stores them (`PIECE_BYTES` in `web/ts/model/store.ts`), each
+/// of which is looked up and compared as a whole.
+fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
+    const PIECE_BYTES: u64 = 4 << 20;
+    let mut offset = extent.offset;
+    std::iter::from_fn(move || {
+        let end = extent.end().min((offset / PIECE_BYTES + 1) * PIECE_BYTES);
+        let piece = Extent { offset, size: end - offset };
+        offset = end;
+        (piece.size > 0).then_some(piece)
+    })
+}
+
 /// All values of a packed tensor, row-major.
 async fn unpacked<S: Source>(packed: &Packed<S>, tensor: &PackedTensor) -> Result<Vec<f32>> {
     let words = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|w| u32::from_le_bytes(*w)).collect();
@@ -420,6 +435,20 @@ mod tests {
     use globe_format::packed::SourceRows;
 
     use super::*;
+
+    #[test]
+    fn pieces_cover_an_extent_and_end_where_those_of_files_do() {
+        let mebi = 1u64 << 20;
+        let cut = |offset, size| pieces(Extent { offset, size }).collect::<Vec<_>>();
+        let of = |pairs: &[(u64, u64)]| {
+            let extents = pairs.iter().map(|&(offset, size)| Extent { offset, size });
+            extents.collect::<Vec<_>>()
+        };
+        assert_eq!(cut(3 * mebi, 0), []);
+        assert_eq!(cut(3 * mebi, mebi), of(&[(3 * mebi, mebi)]));
+        let cut = cut(3 * mebi, 6 * mebi);
+        assert_eq!(cut, of(&[(3 * mebi, mebi), (4 * mebi, 4 * mebi), (8 * mebi, mebi)]));
+    }
 
     fn source(name: &str, rows: usize, padded_rows: usize) -> SourceRows {
         SourceRows { name: name.into(), rows, cols: 2, padded_rows }

@@ -79,7 +79,7 @@ pub use linear::linear;
 pub use linear_backward_weight::linear_backward_weight;
 pub use logp_gather::{LogpOptions, logp_gather};
 pub use logp_gather_backward::logp_gather_backward;
-pub use packed::{BLOCK, PackedMatrix, WeightFormat};
+pub use packed::{BLOCK, PackedMatrix, PartUpload, WeightFormat};
 pub use packed_gather::packed_gather;
 pub use packed_linear::{Fused, packed_linear};
 pub use packed_linear_backward::packed_linear_backward;

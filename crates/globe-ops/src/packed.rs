@@ -9,7 +9,7 @@ pub use globe_shaders::WeightFormat;
 use crate::advance::on_gpu;
 use crate::device::Variant;
 use crate::shapes::{expect, supported};
-use crate::upload::upload_words;
+use crate::upload::Upload;
 use crate::{Compute, Error, Result};
 
 /// Weights of a block, which share one scale.
@@ -41,6 +41,44 @@ pub(crate) struct PackedPart {
     pub(crate) scales: Tensor<1, Int>,
 }
 
+/// Rows on their way to the device: [`PackedMatrix::begin_part`].
+pub struct PartUpload<'a> {
+    rows: usize,
+    words: Upload<'a>,
+    scales: Upload<'a>,
+}
+
+impl PartUpload<'_> {
+    /// The next words, little-endian, [`PackedMatrix::row_bytes`] a row in all.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are more than the rows have, [`Error::Device`] if the device was lost.
+    pub fn words(&mut self, bytes: &[u8]) -> Result<()> {
+        append("words", &mut self.words, bytes)
+    }
+
+    /// The next scales, f16, [`PackedMatrix::row_scale_bytes`] a row in all.
+    ///
+    /// # Errors
+    /// As [`Self::words`].
+    pub fn scales(&mut self, bytes: &[u8]) -> Result<()> {
+        append("scales", &mut self.scales, bytes)
+    }
+}
+
+fn append(what: &'static str, to: &mut Upload, bytes: &[u8]) -> Result<()> {
+    let (all, expected) = (to.done() + bytes.len(), to.n_bytes());
+    if all > expected {
+        return Err(Error::Shape {
+            op: "push_part",
+            what,
+            expected: vec![expected],
+            got: vec![all],
+        });
+    }
+    to.write(bytes)
+}
+
 impl PackedMatrix {
     /// A matrix without rows yet.
     pub fn new(format: WeightFormat, cols: usize, compute: &Compute) -> Self {
@@ -61,23 +99,42 @@ impl PackedMatrix {
         scales: Cow<'_, [u8]>,
         compute: &Compute,
     ) -> Result<()> {
-        let bytes = |what, got: usize, row_bytes: usize| {
-            let expected = rows * row_bytes;
-            if got == expected {
-                return Ok(());
-            }
-            let (expected, got) = (vec![expected], vec![got]);
-            Err(Error::Shape { op: "push_part", what, expected, got })
-        };
-        bytes("words", words.len(), Self::row_bytes(self.format, self.cols))?;
-        bytes("scales", scales.len(), Self::row_scale_bytes(self.format, self.cols))?;
-        let (size_bytes, limit_bytes) = (words.len() as u64, compute.max_binding_bytes);
+        let mut part = self.begin_part(rows, compute)?;
+        part.words(&words)?;
+        part.scales(&scales)?;
+        self.end_part(part)
+    }
+
+    /// Makes room for `rows` rows, whose bytes follow piece by piece.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if the adapter cannot bind them, [`Error::Device`] if it was lost.
+    pub fn begin_part<'a>(&self, rows: usize, compute: &'a Compute) -> Result<PartUpload<'a>> {
+        let [words, scales] = [
+            rows * Self::row_bytes(self.format, self.cols),
+            rows * Self::row_scale_bytes(self.format, self.cols),
+        ];
+        let (size_bytes, limit_bytes) = (words as u64, compute.max_binding_bytes);
         if size_bytes > limit_bytes {
             return Err(Error::TooLarge { size_bytes, limit_bytes });
         }
-        let scales = if scales.is_empty() { Cow::Borrowed(&[0; 4][..]) } else { scales };
-        let first = self.rows;
-        let (words, scales) = (upload_words(words, compute)?, upload_words(scales, compute)?);
+        let words = Upload::begin(words, compute)?;
+        let mut room = Upload::begin(scales.max(4), compute)?;
+        if scales == 0 {
+            room.write(&[0; 4])?; // a binding needs a buffer
+        }
+        Ok(PartUpload { rows, words, scales: room })
+    }
+
+    /// Appends rows of which every byte has come.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if bytes are missing, [`Error::Device`] if the device was lost.
+    pub fn end_part(&mut self, part: PartUpload<'_>) -> Result<()> {
+        expect("push_part", "words", [part.words.done()], [part.words.n_bytes()])?;
+        expect("push_part", "scales", [part.scales.done()], [part.scales.n_bytes()])?;
+        let (first, rows) = (self.rows, part.rows);
+        let (words, scales) = (part.words.finish()?, part.scales.finish()?);
         self.parts.push(PackedPart { first, rows, words, scales });
         self.rows += rows;
         Ok(())

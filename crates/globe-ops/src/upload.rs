@@ -1,7 +1,5 @@
 //! Bytes of a model into device memory.
 
-use std::borrow::Cow;
-
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -14,43 +12,95 @@ use crate::{Compute, Error, Result, advance, flush};
 /// measured against pieces of 4 MiB and against whole tensors (LOG.md).
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Little-endian words as an index tensor, without a copy on the host where `bytes` lie in a mapped file.
-/// They have left `bytes` when this returns.
-///
-/// # Errors
-/// [`Error::Device`] if the device was lost or has no memory left.
-pub(crate) fn upload_words(bytes: Cow<'_, [u8]>, compute: &Compute) -> Result<Tensor<1, Int>> {
-    let n = bytes.len() / 4;
-    let Some(raw) = compute.raw_queue() else {
-        let data = TensorData::from_bytes_vec(bytes.into_owned(), [n], DType::I32);
-        let words = Tensor::from_data(data, (&compute.device, DType::I32));
-        flush(&compute.device)?; // or many of them would wait on the host
-        return Ok(words);
-    };
-    let words = Tensor::empty([n], (&compute.device, DType::I32));
-    let buffer: CubeTensor = advance::int(&words)?;
-    // Kernels that read what lay there before are ahead in the queue then.
-    flush(&compute.device)?;
-    raw.write(&resource(&buffer)?, &bytes)?;
-    Ok(words)
+/// Little-endian words on their way into device memory. They are there when the tensor is.
+pub(crate) struct Upload<'a> {
+    n_bytes: usize,
+    done: usize,
+    place: Place<'a>,
 }
 
-impl RawQueue {
-    /// Puts `bytes` at the start of a buffer, a piece at a time.
-    fn write(&self, resource: &WgpuResource, bytes: &[u8]) -> Result<()> {
-        let mut under_way = None;
-        for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            let offset = resource.offset + (i * PIECE_BYTES) as u64;
-            self.queue.write_buffer(&resource.buffer, offset, piece);
-            let submission_index = Some(self.queue.submit([]));
-            if under_way.is_some() {
-                self.wait(under_way)?;
+enum Place<'a> {
+    /// A buffer of the adapter, and the piece that is under way.
+    Adapter {
+        words: Tensor<1, Int>,
+        resource: WgpuResource,
+        raw: RawQueue,
+        under_way: Option<wgpu::SubmissionIndex>,
+    },
+    /// The CPU path.
+    Host { bytes: Vec<u8>, compute: &'a Compute },
+}
+
+impl<'a> Upload<'a> {
+    /// Makes room for `n_bytes`, a multiple of 4.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost or has no memory left.
+    pub(crate) fn begin(n_bytes: usize, compute: &'a Compute) -> Result<Self> {
+        let Some(raw) = compute.raw_queue() else {
+            let place = Place::Host { bytes: Vec::with_capacity(n_bytes), compute };
+            return Ok(Self { n_bytes, done: 0, place });
+        };
+        let words = Tensor::empty([n_bytes / 4], (&compute.device, DType::I32));
+        let buffer: CubeTensor = advance::int(&words)?;
+        // Kernels that read what lay there before are ahead in the queue then.
+        flush(&compute.device)?;
+        let resource = resource(&buffer)?;
+        let place = Place::Adapter { words, resource, raw, under_way: None };
+        Ok(Self { n_bytes, done: 0, place })
+    }
+
+    /// Bytes that there is room for.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Bytes that have come.
+    pub(crate) fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Appends `bytes`, a multiple of 4 and no more than there is room for; they have left `bytes` when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.place {
+            Place::Host { bytes: all, .. } => all.extend_from_slice(bytes),
+            Place::Adapter { resource, raw, under_way, .. } => {
+                for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+                    let offset = resource.offset + (self.done + i * PIECE_BYTES) as u64;
+                    raw.queue.write_buffer(&resource.buffer, offset, piece);
+                    let submission = raw.queue.submit([]);
+                    if let Some(before) = under_way.replace(submission) {
+                        raw.wait(Some(before))?;
+                    }
+                }
             }
-            under_way = submission_index;
         }
+        self.done += bytes.len();
         Ok(())
     }
 
+    /// The tensor, when all bytes have come.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device was lost.
+    pub(crate) fn finish(self) -> Result<Tensor<1, Int>> {
+        match self.place {
+            Place::Adapter { words, .. } => Ok(words),
+            Place::Host { bytes, compute } => {
+                let n = bytes.len() / 4;
+                let data = TensorData::from_bytes_vec(bytes, [n], DType::I32);
+                let words = Tensor::from_data(data, (&compute.device, DType::I32));
+                flush(&compute.device)?; // or many of them would wait on the host
+                Ok(words)
+            }
+        }
+    }
+}
+
+impl RawQueue {
     /// Waits until a submission is done; the last of all if it is `None`.
     pub(crate) fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let until = wgpu::PollType::Wait { submission_index, timeout: None };
