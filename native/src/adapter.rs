@@ -102,12 +102,13 @@ pub async fn replace(
 /// same model under another name; a wrong one of the same shape answers nonsense, and nothing else tells.
 pub fn note_other_base<S: Source>(adapter: &Adapter<S>, base: &Path) {
     let Some(wanted) = adapter.base_name() else { return };
-    let base = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
-    if !is_called(&base, wanted) {
+    // The cache of downloads has files behind links without their names.
+    let real = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+    if !is_called(base, wanted) && !is_called(&real, wanted) {
         say(format_args!(
             "note: the adapter was trained for `{}`, the base is {}; they fit in shape, so make sure that it is the same model",
             printable(&wanted.replace('\n', " ")),
-            base.display()
+            real.display()
         ));
     }
 }
@@ -118,7 +119,10 @@ fn is_called(base: &Path, wanted: &str) -> bool {
     let last = wanted.trim_end_matches('/').rsplit('/').next().unwrap_or(wanted).to_lowercase();
     let own = base.file_name().map(|name| name.to_string_lossy().to_lowercase());
     let parts = base.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase());
-    own.is_some_and(|own| own.starts_with(&last) || last.starts_with(&own))
+    let goes_on = |long: &str, short: &str| {
+        long.strip_prefix(short).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    own.is_some_and(|own| goes_on(&own, &last) || goes_on(&last, &own))
         // huggingface_hub: models--OWNER--NAME/snapshots/REVISION.
         || parts.into_iter().any(|part| part.ends_with(&format!("--{last}")))
 }
@@ -156,6 +160,7 @@ mod tests {
             assert_eq!(is_called(Path::new(folder), wanted), expected, "{folder}");
         }
         assert!(is_called(Path::new("/runs/sft"), "runs/sft/"));
+        assert!(!is_called(Path::new("/runs/sft10"), "runs/sft1"));
         assert!(is_called(
             Path::new("/models/Qwen2.5-VL-7B-Instruct"),
             "models/Qwen2.5-VL-7B-Instruct-q4"

@@ -122,9 +122,11 @@ async fn inspect(
     let Some((summary, template)) = summary.zip(template).filter(|_| problems.is_empty()) else {
         return (None, problems);
     };
-    if dense && args.memory.cache_bits.0 == KvFormat::F16 {
-        problems
-            .push(anyhow!("--cache-bits 16 needs the fast kernels; leave the cache at 32 bits"));
+    let in_quads = summary.config.text.head_dim().is_multiple_of(4);
+    if (dense || !in_quads) && args.memory.cache_bits.0 == KvFormat::F16 {
+        problems.push(anyhow!(
+            "--cache-bits 16 needs the fast kernels and heads of a multiple of 4; leave the cache at 32 bits"
+        ));
         return (None, problems);
     }
     let (answers, max_tokens, max_pixels) = (args.batch, args.max_tokens, args.max_pixels);

@@ -60,6 +60,13 @@ impl Unchecked {
     }
 }
 
+/// Drops what is known of a folder, which was found damaged.
+pub fn forget(folder: &Path) {
+    if let Some(record) = record(folder) {
+        let _ = fs::remove_file(record); // there may be none
+    }
+}
+
 /// Where the folder stands, and name, size and time of each file of its manifest; `None` without one.
 fn listing(folder: &Path) -> Option<String> {
     let manifest = fs::read(folder.join(MANIFEST_FILE)).ok()?;

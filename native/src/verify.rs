@@ -8,7 +8,7 @@ use crate::args::VerifyArgs;
 use crate::console::print;
 use crate::exit::{Exit, Fail, OrUsage};
 use crate::inspect::bytes;
-use crate::intact::Unchecked;
+use crate::intact::{self, Unchecked};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
@@ -27,6 +27,9 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Fail> {
     progress.clear();
     if matches!(manifest, Err(Error::Cancelled)) {
         return Ok(Exit::Interrupted);
+    }
+    if manifest.is_err() {
+        intact::forget(&args.folder);
     }
     let context = || args.folder.display().to_string();
     let manifest = manifest.with_context(context).or_usage()?;

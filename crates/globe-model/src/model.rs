@@ -1,11 +1,11 @@
 //! What the engine sees of any architecture.
 
-use globe_format::packed::{Packed, TensorSpec, is_packed};
+use globe_format::packed::{Packed, is_packed};
 use globe_format::{Checkpoint, DtypeSummary, Files, Source};
 use globe_ops::{BatchState, Compute, Int, KvFormat, LogpOptions, RawQueue, SampleOptions, Tensor};
 
 use crate::qwen2_5_vl::{AnswerGroup, Trace, TrainingPass};
-use crate::weights::{Noise, Store, packed_bytes};
+use crate::weights::{Noise, Store};
 use crate::{
     Cache, Config, Error, Gradients, LoraModules, LoraParameters, LoraSet, LoraShape, Precision,
     Qwen2_5Vl, Result, VisionPass, WeightParameters, WeightPlan,
@@ -56,8 +56,6 @@ pub struct Summary {
     pub formats: Vec<StoredAs>,
     /// Bytes of the weights as stored.
     pub stored_bytes: u64,
-    /// Bytes of the weights on the device.
-    pub device_bytes: u64,
 }
 
 impl Summary {
@@ -146,7 +144,6 @@ impl Model {
             n_tensors,
             n_parameters: n_parameters as u64,
             stored_bytes: formats.iter().map(|f| f.size_bytes).sum(),
-            device_bytes: device_bytes(&store, &specs),
             formats,
             config,
         })
@@ -480,13 +477,4 @@ fn packed_formats<S: Source>(packed: &Packed<S>) -> Vec<StoredAs> {
         rows[at].size_bytes += tensor.size_bytes();
     }
     rows
-}
-
-/// Bytes of the weights on an adapter.
-fn device_bytes<S: Source>(store: &Store<S>, specs: &[TensorSpec]) -> u64 {
-    match store {
-        Store::Packed(packed) => packed.manifest().tensors.iter().map(|t| t.size_bytes()).sum(),
-        Store::Checkpoint(checkpoint) => specs.iter().map(|s| packed_bytes(checkpoint, s)).sum(),
-        Store::Random(_) => unreachable!("a folder is read"),
-    }
 }

@@ -68,7 +68,7 @@ impl PartUpload<'_> {
 
 fn append(what: &'static str, to: &mut Upload, bytes: &[u8]) -> Result<()> {
     let (all, expected) = (to.done() + bytes.len(), to.n_bytes());
-    if all > expected {
+    if all > expected || !bytes.len().is_multiple_of(4) {
         return Err(Error::Shape {
             op: "push_part",
             what,
@@ -131,8 +131,11 @@ impl PackedMatrix {
     /// # Errors
     /// [`Error::Shape`] if bytes are missing, [`Error::Device`] if the device was lost.
     pub fn end_part(&mut self, part: PartUpload<'_>) -> Result<()> {
-        expect("push_part", "words", [part.words.done()], [part.words.n_bytes()])?;
-        expect("push_part", "scales", [part.scales.done()], [part.scales.n_bytes()])?;
+        let words = part.rows * Self::row_bytes(self.format, self.cols);
+        let scales = (part.rows * Self::row_scale_bytes(self.format, self.cols)).max(4);
+        // All have come, and of rows of this matrix.
+        expect("push_part", "words", [part.words.done(), part.words.n_bytes()], [words; 2])?;
+        expect("push_part", "scales", [part.scales.done(), part.scales.n_bytes()], [scales; 2])?;
         let (first, rows) = (self.rows, part.rows);
         let (words, scales) = (part.words.finish()?, part.scales.finish()?);
         self.parts.push(PackedPart { first, rows, words, scales });

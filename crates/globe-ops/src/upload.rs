@@ -20,15 +20,20 @@ pub(crate) struct Upload<'a> {
 }
 
 enum Place<'a> {
-    /// A buffer of the adapter, and the piece that is under way.
-    Adapter {
-        words: Tensor<1, Int>,
-        resource: WgpuResource,
-        raw: RawQueue,
-        under_way: Option<wgpu::SubmissionIndex>,
-    },
+    Adapter(Box<OnAdapter>),
     /// The CPU path.
-    Host { bytes: Vec<u8>, compute: &'a Compute },
+    Host {
+        bytes: Vec<u8>,
+        compute: &'a Compute,
+    },
+}
+
+/// A buffer of the adapter, and the piece that is under way.
+struct OnAdapter {
+    words: Tensor<1, Int>,
+    resource: WgpuResource,
+    raw: RawQueue,
+    under_way: Option<wgpu::SubmissionIndex>,
 }
 
 impl<'a> Upload<'a> {
@@ -46,8 +51,8 @@ impl<'a> Upload<'a> {
         // Kernels that read what lay there before are ahead in the queue then.
         flush(&compute.device)?;
         let resource = resource(&buffer)?;
-        let place = Place::Adapter { words, resource, raw, under_way: None };
-        Ok(Self { n_bytes, done: 0, place })
+        let place = OnAdapter { words, resource, raw, under_way: None };
+        Ok(Self { n_bytes, done: 0, place: Place::Adapter(Box::new(place)) })
     }
 
     /// Bytes that there is room for.
@@ -67,7 +72,8 @@ impl<'a> Upload<'a> {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.place {
             Place::Host { bytes: all, .. } => all.extend_from_slice(bytes),
-            Place::Adapter { resource, raw, under_way, .. } => {
+            Place::Adapter(place) => {
+                let OnAdapter { resource, raw, under_way, .. } = &mut **place;
                 for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
                     let offset = resource.offset + (self.done + i * PIECE_BYTES) as u64;
                     raw.queue.write_buffer(&resource.buffer, offset, piece);
@@ -88,7 +94,7 @@ impl<'a> Upload<'a> {
     /// [`Error::Device`] if the device was lost.
     pub(crate) fn finish(self) -> Result<Tensor<1, Int>> {
         match self.place {
-            Place::Adapter { words, .. } => Ok(words),
+            Place::Adapter(place) => Ok(place.words),
             Place::Host { bytes, compute } => {
                 let n = bytes.len() / 4;
                 let data = TensorData::from_bytes_vec(bytes, [n], DType::I32);
