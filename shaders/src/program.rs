@@ -252,7 +252,7 @@ pub struct Program {
     pub kernel: Kernel,
     /// What `#import weights` or `#import integers`, of two formats, stands for, and what goes with weights: `eights`, `scales`.
     pub weights: Option<WeightFormat>,
-    /// What `#import rows` stands for: one of [`ROWS`].
+    /// What `#import rows` stands for: 1, 4, 8 or 16.
     pub rows: Option<usize>,
     /// What `#import parts` stands for: 1 to 4.
     pub parts: Option<usize>,
