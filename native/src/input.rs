@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use globe_engine::{Demand, Engine, LoadOptions, check_small_files, plan};
+use globe_engine::{Demand, Engine, LoadOptions};
 use globe_format::Folder;
 use globe_image::{DecodeLimits, Photo, decode, upright_size};
-use globe_model::{Config, Precision};
+use globe_model::Precision;
 use globe_ops::{Compute, open_device};
 
 use crate::args::ModelArgs;
@@ -89,26 +89,14 @@ pub async fn load_onto(
     options: &LoadOptions,
     quiet: bool,
 ) -> Result<Engine, Fail> {
+    let context = || format!("cannot load {}", folder.path().display());
     if let Some(unchecked) = Unchecked::of(folder.path()) {
-        check_plan(folder, &compute, options).await?;
+        Engine::check(folder, &compute, options).await.with_context(context).or_usage()?;
         unchecked.compare(folder, quiet).await?;
     }
     let progress = Progress::loading(quiet);
     let mut on_progress = |done, all| progress.set(done, all);
     let engine = Engine::load_with(folder, compute, options, &mut on_progress).await;
     progress.clear();
-    engine.with_context(|| format!("cannot load {}", folder.path().display())).or_usage()
-}
-
-/// What does not fit, or lacks a small file, is refused before the weights are read.
-async fn check_plan(folder: &Folder, compute: &Compute, options: &LoadOptions) -> Result<(), Fail> {
-    let LoadOptions { precision, budget, demand } = options;
-    let context = || format!("cannot load {}", folder.path().display());
-    let Some(budget) = *budget else {
-        let config = Config::load(folder).await.with_context(context).or_usage()?;
-        return check_small_files(folder, &config).await.with_context(context).or_usage();
-    };
-    let dense = *precision == Precision::Reference || !compute.is_gpu();
-    let plan = plan(folder, dense, demand).await.with_context(context).or_usage()?;
-    plan.check(budget).with_context(context).or_usage()
+    engine.with_context(context).or_usage()
 }

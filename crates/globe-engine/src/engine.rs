@@ -145,17 +145,23 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        // Small files first: a folder that cannot work fails before its weights are read.
-        let config = Config::load(files).await?;
-        let (reader, stop) = small_files(files, &config).await?;
+        let (config, reader, stop) = checked(files, &compute, options).await?;
         let LoadOptions { precision, budget, demand } = options;
-        if let Some(budget) = *budget {
-            let dense = *precision == Precision::Reference || !compute.is_gpu();
-            plan_with(files, &config, &reader, dense, demand).await?.check(budget)?;
-        }
         let mut model = Model::load(files, config, &compute, *precision, progress).await?;
         model.set_kv(demand.kv)?;
         Ok(Self { model, reader, stop, compute, budget: *budget, kept: Keep::default() })
+    }
+
+    /// Everything that [`Engine::load_with`] refuses before it reads a weight.
+    ///
+    /// # Errors
+    /// As [`Engine::load_with`].
+    pub async fn check<F: Files>(
+        files: &F,
+        compute: &Compute,
+        options: &LoadOptions,
+    ) -> Result<()> {
+        checked(files, compute, options).await.map(|_| ())
     }
 
     /// Name of the adapter that computes.
@@ -314,6 +320,21 @@ impl Engine {
             false => Ok(()),
         }
     }
+}
+
+/// Small files first: a folder that cannot work fails before its weights are read.
+async fn checked<F: Files>(
+    files: &F,
+    compute: &Compute,
+    options: &LoadOptions,
+) -> Result<(Config, Reader, StopTokens)> {
+    let config = Config::load(files).await?;
+    let (reader, stop) = small_files(files, &config).await?;
+    if let Some(budget) = options.budget {
+        let dense = options.precision == Precision::Reference || !compute.is_gpu();
+        plan_with(files, &config, &reader, dense, &options.demand).await?.check(budget)?;
+    }
+    Ok((config, reader, stop))
 }
 
 async fn small_files<F: Files>(files: &F, config: &Config) -> Result<(Reader, StopTokens)> {

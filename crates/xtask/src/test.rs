@@ -62,19 +62,22 @@ fn fmt() -> Result<Done> {
     passed(system::run(&mut cargo(["fmt", "--all", "--check"])))
 }
 
+/// All targets, so that features unify as for the tests and Burn is built once.
+fn build() -> Result<()> {
+    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))
+}
+
 fn test() -> Result<Done> {
     need_vulkan()?;
     // The tests of the command line run the binary, which `cargo test` alone may leave out of date.
-    // All targets, so that features unify as for the tests and Burn is built once.
-    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
+    build()?;
     passed(system::run(&mut cargo(["test", "--workspace", "--locked"])))
 }
 
 /// Tests that `benches/peers` still reads what `globe bench` prints; the other programs are not built.
 fn peers() -> Result<Done> {
     need_vulkan()?;
-    // All targets, so that features unify as for the tests and Burn is built once.
-    system::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"]))?;
+    build()?;
     let mut test = cargo(["test", "--manifest-path", "benches/peers/Cargo.toml"]);
     test.args(["--no-default-features", "--locked"]).env("GLOBE", system::built_beside("globe"));
     passed(system::run(&mut test))
