@@ -307,10 +307,12 @@ impl PackedMatrix {
 }
 
 impl Variant {
-    /// So many rows that products take the kernels of long prompts.
+    /// The fewest rows whose products need every kernel that those of long prompts need, except that a norm before
+    /// [`Variant::Quads`] is one of its own beyond 32 rows, as it always is before wide products.
     pub fn prompt_rows(self) -> usize {
         match self {
             Self::Lanes => MANY_ROWS,
+            Self::Quads => QUADS_ROWS,
             _ => FEW_ROWS + 1,
         }
     }
