@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +17,7 @@ use globe_format::{Checkpoint, Dtype, Folder, OutTensor, SINGLE_FILE, write_safe
 use globe_model::Precision;
 use globe_ops::Compute;
 use globe_policy::{ModelPolicy, PolicyOptions};
-use globe_tests::{golden_root, gpu};
+use globe_tests::{golden_root, gpu, program};
 use globe_text::Prompt;
 use globe_train::assemble::stream;
 use globe_train::config::{Config, Weights};
@@ -147,6 +148,25 @@ fn a_tensor_is_in_host_memory_once() {
         assert!(peak >= bytes, "{name}: {peak} bytes; the allocator does not count");
         assert!(peak <= limit, "{name}: {peak} bytes at the peak, limit {limit}");
     }
+}
+
+/// A packed folder passes by in pieces, which are smaller than its tensors.
+#[test]
+fn a_packed_folder_is_on_the_heap_in_pieces() {
+    let _count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+    let (checkpoint, packed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_model(checkpoint.path());
+    let (from, out) = (checkpoint.path(), packed.path());
+    let mut convert = Command::new(program());
+    convert.args(["convert", "--bits", "8", "--quiet", "--from"]).arg(from).arg("--out").arg(out);
+    assert!(convert.status().unwrap().success());
+
+    let folder = Folder::open(out).unwrap();
+    let planned = planned(&folder, false);
+    let stored = VOCAB * HIDDEN; // 8 bits each, scales apart
+    assert!(planned < stored, "{planned} bytes planned, a tensor has {stored}");
+    let peak = peak(&folder, gpu().clone());
+    assert!(peak <= planned, "{peak} bytes at the peak, planned {planned}");
 }
 
 /// The most bytes on the heap beyond those before.

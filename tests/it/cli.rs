@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use globe_tests::golden_root;
+use globe_tests::{golden_root, program};
 use serde_json::Value;
 
 /// What a run printed and how it ended.
@@ -32,15 +32,6 @@ impl Run {
 
 /// Instead of the user's cache, on systems that ask this variable.
 pub(crate) const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
-
-/// Cargo builds the program of another package for `cargo build`, not for `cargo test`.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().unwrap().parent().unwrap();
-    let program = folder.join(format!("globe{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.is_file(), "{} is missing: cargo build --workspace first", program.display());
-    program
-}
 
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program());

@@ -27,6 +27,18 @@ pub fn golden_root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
+/// The program `globe`, which `cargo test` alone does not build for the tests of another package.
+///
+/// # Panics
+/// If it was not built.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let name = format!("globe{}", std::env::consts::EXE_SUFFIX);
+    let program = test.ancestors().nth(2).expect("tests are in a folder beside it").join(name);
+    assert!(program.is_file(), "{} is missing: cargo build --workspace first", program.display());
+    program
+}
+
 impl Golden {
     /// Opens a committed checkpoint.
     ///

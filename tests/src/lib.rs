@@ -8,7 +8,7 @@ mod tab;
 pub mod tiny;
 
 #[cfg(not(target_family = "wasm"))]
-pub use golden::{GOLDENS, Golden, golden_root};
+pub use golden::{GOLDENS, Golden, golden_root, program};
 #[cfg(not(target_family = "wasm"))]
 pub use pollster::block_on;
 #[cfg(target_family = "wasm")]

@@ -15,8 +15,8 @@ use crate::{Config, Error, Qwen2_5Vl, Result, TextConfig, VisionConfig};
 
 /// Bytes of one activation or index.
 const F32: u64 = 4;
-/// On the heap besides the largest tensor while weights are read: raw and converted values of a
-/// chunk, small tensors, tokenizer.
+/// On the heap besides the largest buffer while weights are read: raw and converted values of a
+/// chunk, pieces of a packed folder, small tensors, tokenizer.
 const HOST_CHUNKS: u64 = 16 << 20;
 /// What a page has beyond the buffer that it was made for.
 const PAGE_SLACK: u64 = 1 << 20;
@@ -32,6 +32,9 @@ pub struct WeightPlan {
     pub vision: u64,
     /// The largest buffer among them.
     pub largest: u64,
+    /// Whether they are on the host by pieces alone while they are loaded: those of a packed folder, for the kernels
+    /// that take them as they are.
+    pub in_pieces: bool,
 }
 
 /// What a model is asked to do at once.
@@ -84,8 +87,8 @@ pub struct MemoryPlan {
     /// What pages leave empty: memory comes from the driver in pages a MiB larger than the largest
     /// buffer so far, and two of them and one of 8 MiB for small buffers may be nearly empty.
     pub pages: u64,
-    /// Host memory while weights are loaded: the largest buffer twice, once as it is put together
-    /// and once on its way to the device.
+    /// Host memory while weights are loaded: pieces of a packed folder; otherwise the largest buffer twice, once as it
+    /// is put together and once on its way to the device.
     pub host_load: u64,
     /// The largest single buffer.
     pub largest_buffer: u64,
@@ -153,7 +156,7 @@ impl WeightPlan {
         let specs = Qwen2_5Vl::packed_specs(config);
         if let Some(json) = read_file(files, MANIFEST_FILE).await? {
             let manifest = Manifest::parse(&json)?;
-            return Ok(Self::of(&specs, dense, |spec| in_manifest(&manifest, spec)));
+            return Ok(Self::of_packed(&specs, dense, &manifest));
         }
         match crate::model::open_checkpoint(files, config).await {
             Ok(checkpoint) => Ok(Self::of(&specs, dense, |spec| packed_bytes(&checkpoint, spec))),
@@ -182,11 +185,22 @@ impl WeightPlan {
         specs: impl IntoIterator<Item = &'a TensorSpec>,
         dense: bool,
     ) -> Self {
-        Self::of(specs, dense, |spec| match store {
-            Store::Checkpoint(checkpoint) => packed_bytes(checkpoint, spec),
-            Store::Packed(packed) => in_manifest(packed.manifest(), spec),
-            Store::Random(noise) => in_noise(spec, *noise),
-        })
+        match store {
+            Store::Checkpoint(checkpoint) => {
+                Self::of(specs, dense, |spec| packed_bytes(checkpoint, spec))
+            }
+            Store::Packed(packed) => Self::of_packed(specs, dense, packed.manifest()),
+            Store::Random(noise) => Self::of(specs, dense, |spec| in_noise(spec, *noise)),
+        }
+    }
+
+    fn of_packed<'a>(
+        specs: impl IntoIterator<Item = &'a TensorSpec>,
+        dense: bool,
+        manifest: &Manifest,
+    ) -> Self {
+        let plan = Self::of(specs, dense, |spec| in_manifest(manifest, spec));
+        Self { in_pieces: !dense, ..plan }
     }
 
     /// Of weights that training changes: f32 throughout. `dense` as in [`WeightPlan::of_folder`].
@@ -239,7 +253,7 @@ impl WeightPlan {
             vision: vision_bytes(vision, work.patches),
             prefill: prefill_bytes(text, work.prompt),
             decode: decode_bytes(text, work),
-            host_load: 2 * self.largest + HOST_CHUNKS,
+            host_load: HOST_CHUNKS + if self.in_pieces { 0 } else { 2 * self.largest },
             pages: SMALL_PAGE + 2 * (largest + PAGE_SLACK),
             largest_buffer: largest,
         }
