@@ -42,6 +42,15 @@ if (navigator.serviceWorker) {
 }
 show();
 
+// A photo may be dropped anywhere; a browser would open it in the place of the page.
+addEventListener('dragover', (event) => event.preventDefault());
+addEventListener('drop', (event) => {
+  if (event.defaultPrevented) return; // the element has it
+  event.preventDefault();
+  const [file] = event.dataTransfer?.files ?? [];
+  if (file) void locator.take(file);
+});
+
 // Whoever serves the page says whether its model was ever trained.
 const about = await fetch('models/demo/about.json').catch(() => null);
 if (about?.ok) document.querySelector('#untrained').hidden = !(await about.json()).random;

@@ -37,6 +37,9 @@ export async function newPageIn(context, server, path = 'blank.html') {
   const page = await context.newPage();
   page.faults = [];
   page.on('pageerror', (error) => page.faults.push(String(error)));
+  await page.addInitScript(() => addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => {
+    setTimeout(() => { throw new Error(`refused by ${violatedDirective}: ${blockedURI}`); });
+  }));
   if (process.env.VERBOSE) page.on('console', (message) => console.log('[page]', message.text()));
   server.files['/blank.html'] ??= Buffer.from('<!doctype html><meta charset="utf-8"><title>test</title>');
   page.setDefaultTimeout(15_000);

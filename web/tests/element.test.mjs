@@ -90,6 +90,14 @@ test('a photo is dropped, pasted or taken by the camera', async (t) => {
       section.dispatchEvent(new DragEvent('dragover', { dataTransfer, cancelable: true, bubbles: true }));
       section.dispatchEvent(new DragEvent('drop', { dataTransfer, cancelable: true, bubbles: true }));
     }, [...JPEG]),
+    'dropped beside it': (page) => page.evaluate(async (bytes) => {
+      const map = document.querySelector('globe-locator').renderRoot.querySelector('globe-map');
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([new Uint8Array(bytes)], 'dropped.jpg', { type: 'image/jpeg' }));
+      for (const type of ['dragover', 'drop']) {
+        if (map.dispatchEvent(new DragEvent(type, { dataTransfer, cancelable: true, bubbles: true, composed: true }))) throw new Error('the browser would open it');
+      }
+    }, [...JPEG]),
     pasted: (page) => page.evaluate(async (bytes) => {
       const clipboardData = new DataTransfer();
       clipboardData.items.add(new File([new Uint8Array(bytes)], 'pasted.jpg', { type: 'image/jpeg' }));
@@ -113,6 +121,25 @@ test('a photo is dropped, pasted or taken by the camera', async (t) => {
   }
 });
 
+test('what is pasted into a field of the page is left there', () => inPage(async (page) => {
+  await page.evaluate(async (bytes) => {
+    const field = document.body.appendChild(document.createElement('textarea'));
+    const clipboardData = new DataTransfer();
+    clipboardData.items.add(new File([new Uint8Array(bytes)], 'pasted.jpg', { type: 'image/jpeg' }));
+    if (!field.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }))) throw new Error('taken');
+  }, [...JPEG]);
+  assert.equal(await get(page, 'photo'), null);
+}));
+
+test('a result that is set after a failure is shown', () => inPage(async (page) => {
+  await set(page, { result: EXAMPLE });
+  await locator(page).evaluate((element) => element.take(new Blob(['no image'])));
+  await page.getByRole('alert').waitFor();
+  await set(page, { result: { ...EXAMPLE } });
+  await page.locator('.headline').waitFor();
+  assert.equal(await page.getByRole('alert').count(), 0);
+}));
+
 test('a camera that is refused is a sentence', () => inPage(async (page) => {
   await page.evaluate(() => {
     MediaDevices.prototype.getUserMedia = () => Promise.reject(new DOMException('refused', 'NotAllowedError'));
@@ -135,6 +162,8 @@ test('the photo stands upright, its position is shown apart and compared, and th
   await page.getByText(/^The file says 38\.71° N, 9\.14° W: 0\.9 km from the first place\.$/).waitFor();
   await page.locator('globe-map path.photo').waitFor({ state: 'attached' });
   await page.screenshot({ path: join(ARTEFACTS, 'position.png'), fullPage: true });
+  await set(page, { result: { ...EXAMPLE, candidates: [] } });
+  await page.getByText(/^The file says 38\.71° N, 9\.14° W\.$/).waitFor();
 
   const answer = async (file) => {
     await page.locator('#file').setInputFiles(file);
@@ -278,10 +307,10 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
   const focused = () => page.evaluate(() => {
     let element = document.activeElement;
     while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
-    return element?.textContent?.trim() ?? '';
+    return element === document.body ? '' : (element?.textContent?.trim() ?? '');
   });
   const tabTo = async (name) => {
-    for (let i = 0; i < 60; i++) {
+    for (let i = 0; i < 12; i++) {
       await page.keyboard.press('Tab');
       if (name.test(await focused())) return;
     }
@@ -289,7 +318,10 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
   };
   await tabTo(/^Download and load/);
   await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Stop' }).waitFor();
+  assert.match(await focused(), /^(Stop|Model ready.*)$/s, 'what took the place of the button has the focus');
   await ready(page);
+  assert.match(await focused(), /^Model ready/);
   await set(page, { samples: 1, maxTokens: 4 });
   await tabTo(/^Choose a photo$/);
   const chosen = page.waitForEvent('filechooser');
@@ -297,9 +329,10 @@ test('the keyboard alone goes from an empty page to a result', () => inPage(asyn
   await page.keyboard.press('Enter');
   await (await chosen).setFiles(photo('photo.jpg'));
   await shown(page);
-  await tabTo(/^Locate$/);
+  assert.equal(await focused(), 'Locate');
   await page.keyboard.press('Enter');
   await page.locator('.headline').waitFor({ timeout: 60_000 });
+  assert.equal(await focused(), 'Locate');
 }));
 
 test('an element that is removed while it loads leaves no worker behind', () => inPage(async (page) => {

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { launch, newPage } from './browser.mjs';
 import { serve } from './server.mjs';
 import { PADDING, PIECE, serveSmallModel } from './small-model.mjs';
@@ -196,6 +197,20 @@ test('faults of a server are sentences with a code', async (t) => {
   }
 });
 
+test('a server may refuse what it does not have, and compress what it sends', () => inPage(async (page) => {
+  const refuse = (bytes, request, response) => (response.writeHead(403).end(), null);
+  const compress = (bytes, request, response) => {
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' };
+    response.writeHead(200, headers).end(request.method === 'HEAD' ? undefined : gzipSync(bytes));
+    return null;
+  };
+  server.faults = { '/model/manifest.json': refuse };
+  assert.equal((await load(page)).info?.verified, true);
+  server.faults = { '/golden/untied/manifest.json': refuse, '/golden/untied/files.json': refuse, '/golden/untied/tokenizer.json': compress, '/golden/untied/config.json': compress };
+  const { info, message } = await load(page, { url: '/golden/untied/' });
+  assert.equal(info?.verified, false, message);
+}));
+
 test('a server that does not allow the page is named as such', async () => {
   const other = await serve({ '/model/': model.folder });
   await inPage(async (page) => {
@@ -205,6 +220,21 @@ test('a server that does not allow the page is named as such', async () => {
   });
   await other.close();
 });
+
+test('of a chosen folder with models within it the one at its top is read', () => inPage(async (page) => {
+  const verified = await page.evaluate(async () => {
+    const { Globe } = await import('/dist/globe.js');
+    const names = (await (await fetch('/model/files.json')).json()).files.map(({ name }) => name);
+    const at = (file, path) => Object.defineProperty(file, 'webkitRelativePath', { value: path });
+    const file = async (name) => at(new File([await (await fetch(`/model/${name}`)).arrayBuffer()], name), `models/${name}`);
+    const files = await Promise.all(['files.json', ...names].map(file));
+    const inner = ['manifest.json', 'files.json', ...names].map((name) => at(new File(['{}'], name), `models/q4/${name}`));
+    const { info, ...globe } = await Globe.load({ files: [...inner, ...files, ...inner], device: 'cpu', warm: false });
+    void globe;
+    return info.verified;
+  });
+  assert.equal(verified, true);
+}));
 
 test('a chosen folder is verified, and a damaged one refused', () => inPage(async (page) => {
   const result = await page.evaluate(async () => {

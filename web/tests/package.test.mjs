@@ -28,7 +28,7 @@ test('lit, d3-geo and topojson-client are the only dependencies, and the bundles
   for (const entry of ['.', './element']) {
     for (const path of Object.values(exports[entry])) assert.ok(existsSync(join(WEB, path)), `${path} is built`);
   }
-  for (const name of files) assert.ok(existsSync(join(WEB, name)), name);
+  for (const name of files) assert.ok(existsSync(join(WEB, name.replace('!', ''))), name);
   for (const name of readdirSync(join(WEB, 'dist')).filter((name) => name.endsWith('.js'))) {
     const imported = [...read(`dist/${name}`).matchAll(/(?:\bfrom|\bimport)\s*\(?["']([^"']+)["']/g)].map(([, module]) => module);
     assert.deepEqual(imported.filter((module) => !module.startsWith('./')), [], `${name} is whole by itself`);
@@ -53,20 +53,30 @@ console.log(probe.adapter?.description, lon, lat, new GlobeError('Image', '').co
 
 test('custom-elements.json describes the element as it is', async () => {
   const page = await newPage(browser, server);
-  const { attributes, members } = await page.evaluate(async (members) => {
+  const { attributes, members, properties } = await page.evaluate(async (members) => {
     await import('/dist/element.js');
     const Element = customElements.get('globe-locator');
     const element = document.body.appendChild(document.createElement('globe-locator'));
     await element.updateComplete;
-    return { attributes: Element.observedAttributes, members: members.map((name) => [name, name in element ? typeof element[name] : 'absent']) };
+    const properties = [...Element.elementProperties].flatMap(([name, { attribute, state }]) => (state ? [] : [[name, attribute, element[name]]]));
+    return { attributes: Element.observedAttributes, properties, members: members.map((name) => [name, name in element ? typeof element[name] : 'absent']) };
   }, described.members.map(({ name }) => name));
   assert.deepEqual(described.attributes.map(({ name }) => name).sort(), [...attributes].sort());
   for (const [i, [name, type]] of members.entries()) {
     assert.equal(type === 'function', described.members[i].kind === 'method', name);
     assert.notEqual(type, 'absent', name);
   }
+  const fields = described.members.filter(({ kind }) => kind === 'field');
+  assert.deepEqual(fields.map(({ name }) => name).sort(), properties.map(([name]) => name).sort());
+  for (const [name, attribute, value] of properties.filter(([, attribute]) => attribute !== false)) {
+    const { default: written } = fields.find((field) => field.name === name);
+    const ofAttribute = described.attributes.find(({ fieldName }) => fieldName === name);
+    assert.equal(ofAttribute?.name, typeof attribute === 'string' ? attribute : name.toLowerCase(), name);
+    assert.equal(ofAttribute.default, written, name);
+    assert.equal(String(value), (written ?? '').replaceAll("'", ''), `the default of ${name}`);
+  }
   const source = ['globe-locator', 'model-panel'].map((name) => read(`ts/element/${name}.ts`)).join('');
-  const told = new Set([...source.matchAll(/this\.tell\('([\w-]+)'/g)].map(([, name]) => name).filter((name) => name !== 'unload'));
+  const told = new Set([...source.matchAll(/this\.tell\('([\w-]+)'/g)].map(([, name]) => name));
   assert.deepEqual(described.events.map(({ name }) => name).sort(), [...told].sort());
   const parts = new Set([...source.matchAll(/part="(\w+)"/g)].map(([, name]) => name));
   assert.deepEqual(described.cssParts.map(({ name }) => name).sort(), [...parts].sort());

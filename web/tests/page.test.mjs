@@ -288,3 +288,37 @@ test('what is no photo is a sentence with a code, and the picture is forgotten',
   assert.deepEqual(page.faults, []);
   await page.context().close();
 });
+
+test('a new version of the page waits until no page of the old one is left', async () => {
+  const context = await browser.newContext();
+  const open = async () => {
+    const page = await context.newPage();
+    page.setDefaultTimeout(15_000);
+    await page.goto(server.url);
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    return page;
+  };
+  const first = await open();
+  await first.waitForFunction(() => navigator.serviceWorker.controller);
+  const served = readFileSync(join(WEB, 'site/sw.js'), 'utf8');
+  server.files['/style.css'] = Buffer.from('body { --version: new }');
+  server.files['/sw.js'] = Buffer.from(served.replace(/[0-9a-f]{16}(?=["`'])/, '0123456789abcdef'));
+  assert.ok(!server.files['/sw.js'].equals(Buffer.from(served)), 'the version was found');
+  const style = (page) => page.evaluate(async () => (await (await fetch('style.css')).text()).includes('--version: new'));
+  await first.evaluate(async () => {
+    const registration = await navigator.serviceWorker.getRegistration();
+    await registration.update();
+    const next = registration.installing ?? registration.waiting;
+    if (next.state === 'installing') await new Promise((done) => next.addEventListener('statechange', done, { once: true }));
+  });
+  assert.equal(await style(first), false, 'the page at hand keeps its version');
+  const second = await open();
+  assert.equal(await style(second), false, 'and so does one beside it');
+  await first.close();
+  await second.close();
+  const third = await open();
+  await third.waitForFunction(async () => (await (await fetch('style.css')).text()).includes('--version: new'));
+  delete server.files['/style.css'];
+  delete server.files['/sw.js'];
+  await context.close();
+});

@@ -81,3 +81,24 @@ for (const answers of [1, 8]) {
     await page.context().close();
   });
 }
+
+test('a further layer costs at most eight dispatches a step', async (t) => {
+  const dispatches = async (golden, answers) => {
+    const page = await newPage(browser, server);
+    page.setDefaultTimeout(300_000);
+    await page.evaluate(async ({ golden, answers }) => {
+      const { Globe } = await import('/dist/globe.js');
+      const globe = await Globe.load({ url: `/golden/${golden}/`, device: 'gpu' });
+      const photo = await (await fetch('/golden/images/small_40x30.png')).blob();
+      await globe.locate(photo, { samples: answers, batch: answers, maxTokens: 40, seed: 7 });
+    }, { golden, answers });
+    const count = await page.workers()[0].evaluate(() => captured.step().dispatches.length);
+    await page.context().close();
+    return count;
+  };
+  for (const answers of [1, 8, 20]) {
+    const [few, many] = [await dispatches('window112', answers), await dispatches('deep', answers)];
+    t.diagnostic(`${answers} at once: ${few} with two layers, ${many} with six`);
+    assert.ok(few > LAYERS && many > few && many - few <= 4 * 8, `${few} and ${many}`);
+  }
+});

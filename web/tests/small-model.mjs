@@ -26,9 +26,9 @@ export async function serveSmallModel(golden = 'untied') {
       server.files = {};
       server.requests.length = 0;
     },
-    /** Adds a file of `size` bytes to the model, which no loader reads. */
-    pad(size) {
-      const big = Buffer.alloc(size, 7);
+    /** Adds a file of `size` bytes `fill` to the model, which no loader reads. */
+    pad(size, fill = 7) {
+      const big = Buffer.alloc(size, fill);
       const manifest = JSON.parse(readFileSync(join(model, 'files.json'), 'utf8'));
       manifest.files.unshift({ name: 'padding.bin', size, sha256: createHash('sha256').update(big).digest('hex') });
       server.files['/model/files.json'] = Buffer.from(JSON.stringify(manifest));

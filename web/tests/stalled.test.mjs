@@ -115,6 +115,14 @@ for (const [what, work] of Object.entries(ENDLESS)) {
   }));
 }
 
+test('an engine that stops in the midst costs a worker as well', () => inPage(async (page) => {
+  let times = 0;
+  server.faults['/dist/globe_web_bg.wasm'] = (bytes, request, response) => (times++ > 0 ? bytes : sendOnly(bytes, request, response, 100_000));
+  const { storage, verified, message } = await load(page);
+  assert.deepEqual({ storage, verified }, { storage: 'opfs', verified: true }, message);
+  assert.equal(workers(), 2);
+}));
+
 test('where nothing helps, the load ends with a sentence, and what has arrived is kept', () => inPage(async (page) => {
   server.faults[PADDING] = (bytes, request, response) => sendOnly(bytes, request, response, request.headers.range ? 0 : PIECE + 1000);
   const { code, message, ms } = await load(page);

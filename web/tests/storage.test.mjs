@@ -230,3 +230,71 @@ test('offline at the first visit is said as such', () => inPage(async (page) => 
   assert.equal(code, 'Network');
   assert.match(message, /this device is offline, and the model is not stored/);
 }));
+
+/** Digests of the files that are stored, as their names. */
+const storedFiles = (page) => page.evaluate(async () => {
+  const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
+  const names = [];
+  for await (const name of folder.keys()) if (/^[0-9a-f]{64}/.test(name)) names.push(name.slice(0, 64));
+  return names.sort();
+});
+
+test('a model that changed at its address stays until the new one is whole, and leaves nothing behind then', () => inPage(async (page) => {
+  model.pad(PIECE + 5, 1);
+  assert.equal((await load(page)).storage, 'opfs');
+  const [old] = await ask(page, 'stored');
+  const oldFiles = await storedFiles(page);
+
+  model.pad(PIECE + 7, 2);
+  const probed = await ask(page, 'probe', '/model/');
+  assert.notEqual(probed.model.digest, old.digest, 'what is stored is another model');
+  server.faults[PADDING] = (bytes, request, response) => (response.writeHead(404).end(), null);
+  assert.equal((await load(page)).code, 'Network');
+  assert.deepEqual(await ask(page, 'stored'), [old], 'the old one is whole');
+
+  server.faults['/model/files.json'] = (bytes, request, response) => (response.destroy(), null);
+  server.requests.length = 0;
+  assert.equal((await load(page)).verified, true, 'and loads without the server');
+  assert.deepEqual(asked(PADDING), []);
+
+  server.faults = {};
+  assert.equal((await load(page)).storage, 'opfs');
+  const [now, ...others] = await ask(page, 'stored');
+  assert.deepEqual({ complete: now.complete, digest: now.digest, others }, { complete: true, digest: probed.model.digest, others: [] });
+  const files = await storedFiles(page);
+  assert.equal(files.length, oldFiles.length);
+  assert.equal(files.filter((name) => !oldFiles.includes(name)).length, 1, 'the file that changed took the place of the old one');
+  await ask(page, 'remove', '/model/');
+  assert.deepEqual(await storedFiles(page), []);
+}));
+
+test('a new model has the room of the old one where there is none for both', () => inPage(async (page) => {
+  model.pad(8 * PIECE, 1);
+  assert.equal((await load(page)).storage, 'opfs');
+  const used = await page.evaluate(async () => (await navigator.storage.estimate()).usage);
+  model.pad(8 * PIECE, 2);
+  await grant(page, used + 2 * PIECE);
+  assert.equal((await load(page)).storage, 'opfs');
+  const [{ complete }, ...others] = await ask(page, 'stored');
+  assert.deepEqual({ complete, others }, { complete: true, others: [] });
+}));
+
+test('a stored model that only a newer page can read hides no other, and can be deleted', () => inPage(async (page) => {
+  assert.equal((await load(page)).storage, 'opfs');
+  await page.evaluate(async () => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('globe-models');
+    for await (const [name, handle] of folder) {
+      if (!name.startsWith('model-')) continue;
+      const kept = JSON.parse(await (await handle.getFile()).text());
+      kept.manifest.text = kept.manifest.text.replace('"version": 1', '"version": 2');
+      const writer = await handle.createWritable();
+      await writer.write(JSON.stringify(kept));
+      await writer.close();
+    }
+  });
+  const [{ url, bytes, complete }] = await ask(page, 'stored');
+  assert.deepEqual({ complete, some: bytes > 0 }, { complete: false, some: true });
+  await ask(page, 'remove', url);
+  assert.deepEqual(await ask(page, 'stored'), []);
+  assert.deepEqual(await storedFiles(page), []);
+}));

@@ -3,6 +3,7 @@
 import { GlobeError, asGlobeError, secureOnly, stopIf, stopped, unlessStopped } from './errors.js';
 import type { CallName, Calls, FromWorker, LoadArgs } from './messages.js';
 import { folderUrl, gazetteerUrl, newWorker, wasmUrl } from './urls.js';
+import { ofOneFolder } from './model/folder.js';
 import { probe, type Probe } from './probe.js';
 import { Furthest, RESTARTS, STALL_MS, Watch } from './watch.js';
 import type {
@@ -70,6 +71,12 @@ class Link {
 
   get alive(): boolean {
     return this.ended === null && !this.spent;
+  }
+
+  /** Fails what waits for the worker; what it still computes is not wanted. */
+  abandon(reason: GlobeError): void {
+    for (const pending of this.pending.values()) pending.reject(reason);
+    this.pending.clear();
   }
 
   /** Ends the worker when it has given the adapter's memory back, which some browsers do late for one that just ends. */
@@ -149,8 +156,8 @@ class Link {
     if (this.ended) return;
     this.ended = reason;
     this.worker.terminate();
-    for (const [id, pending] of this.pending) pending.reject(id === stoppedId ? stopped() : reason);
-    this.pending.clear();
+    if (stoppedId !== undefined) this.pending.get(stoppedId)?.reject(stopped());
+    this.abandon(reason);
   }
 }
 
@@ -186,7 +193,7 @@ export class Globe {
     secureOnly();
     if ((url === undefined) === (files === undefined)) throw new GlobeError('Option', 'pass either url or files');
     if (!(stallMs > 0)) throw new GlobeError('Option', `stallMs is ${stallMs}; it must be above 0`);
-    const source: ModelSource = files ? { files } : { url: folderUrl(url ?? '') };
+    const source: ModelSource = files ? { files: ofOneFolder([...files]) } : { url: folderUrl(url ?? '') };
     const args: LoadArgs = { source, wasmUrl: wasmUrl(), gazetteerUrl: gazetteerUrl(), device, subgroups, cache, warm, stallMs };
     const { link, info } = await open(args, signal, onProgress);
     // The visitor was told that it stays until it is deleted; a browser that says no may clear it when space is short.
@@ -264,9 +271,9 @@ export class Globe {
     this.disposed = true;
     this.ending.abort();
     const link = this.link;
-    const end = () => link.end(new GlobeError('Aborted', 'the model was disposed of'));
-    void link.call('dispose', null).catch(() => undefined); // one that has ended refuses by itself
-    setTimeout(end, 0);
+    const reason = new GlobeError('Aborted', 'the model was disposed of');
+    link.abandon(reason);
+    void link.retire(reason);
   }
 
   private open(): Link {
@@ -345,6 +352,10 @@ async function once<T>(work: (link: Link) => Promise<T>): Promise<T> {
 
 /** The worker takes its own copy, so that the caller keeps theirs. */
 async function copy(image: ImageInput): Promise<ArrayBuffer> {
-  if (image instanceof Blob) return image.arrayBuffer();
+  if (image instanceof Blob) {
+    return image.arrayBuffer().catch((error: Error) => {
+      throw new GlobeError('Image', `the photo cannot be read any more (${error.message}); choose it again`);
+    });
+  }
   return image instanceof Uint8Array ? (image.slice().buffer as ArrayBuffer) : image.slice(0);
 }

@@ -3,6 +3,7 @@
 import { asGlobeError, secureOnly, type ErrorCode } from './errors.js';
 import { findAdapter } from './gpu.js';
 import { expectModel, fetchManifest } from './model/folder.js';
+import { digestOfText } from './model/download.js';
 import { cpuFault, type Manifest } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES, canStore, memoryFault } from './model/store.js';
 import type { AdapterInfo, DeviceChoice, StoredModel } from './types.js';
@@ -28,12 +29,12 @@ export interface Probe {
   device: 'gpu' | 'cpu' | null;
   adapter: AdapterInfo | null;
   storage: { quota: number; usage: number } | null;
-  /** Of the model, where one was named and has a manifest. `keeps`: a later visit finds it stored. */
-  model: { bytes: number; neededBytes: number; keeps: boolean } | null;
+  /** Of the model, where one was named and has a manifest, `digest` the SHA-256 of that. `keeps`: a later visit finds it stored. */
+  model: { bytes: number; neededBytes: number; keeps: boolean; digest: string } | null;
 }
 
 /** What is known of a model: from the server, or from the stored copy. */
-type Known = Pick<Manifest, 'totalBytes' | 'widenedBytes' | 'largestPart'>;
+type Known = Pick<Manifest, 'totalBytes' | 'widenedBytes' | 'largestPart'> & Pick<StoredModel, 'digest'>;
 
 /** How the model would be loaded; `kept` says what is stored of it. */
 interface Wanted {
@@ -64,7 +65,7 @@ export async function probe(url: string | undefined, { device, cache, kept }: Wa
   } catch (thrown) {
     return fails(thrown, { ...facts, model: null });
   }
-  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes), keeps: cache && (await canStore()) };
+  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes), keeps: cache && (await canStore()), digest: known.digest };
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
   let room = storage && Math.max(0, storage.quota - storage.usage);
   // What is stored of this model takes no more.
@@ -99,7 +100,7 @@ async function lookAt(url: string, kept: () => Promise<StoredModel | null>): Pro
   try {
     const manifest = await fetchManifest(base, signal);
     if (!manifest) await expectModel(base, signal);
-    return manifest;
+    return manifest && { ...manifest, digest: await digestOfText(manifest.text) };
   } catch (thrown) {
     const stored = asGlobeError(thrown).code === 'Network' ? await kept() : null;
     if (!stored?.complete) throw thrown;

@@ -30,7 +30,8 @@ self.addEventListener('install', (event) => {
   const fill = async () => {
     const cache = await caches.open(CACHE);
     await cache.addAll(SHELL.map((path) => new Request(path, { cache: 'no-cache' })));
-    await self.skipWaiting();
+    // A page and the files that it still asks for are of one version: the next one waits until no page is left.
+    if (!self.registration.active) await self.skipWaiting();
   };
   event.waitUntil(fill());
 });

@@ -169,6 +169,8 @@ export interface StoredModel {
   url: string;
   bytes: number;
   complete: boolean;
+  /** SHA-256 of its manifest, in hexadecimal: the server may have another model at the address by now. */
+  digest: string;
   /** What the CPU path would hold, which makes f32 of every weight. */
   widenedBytes: number;
   /** Largest part that must be bound at once; 0 where the manifest does not say it. */

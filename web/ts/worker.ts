@@ -45,10 +45,21 @@ watchDevices(
   breakBy,
 );
 
-async function start(wasmUrl: string): Promise<void> {
-  wasm ??= await init({ module_or_path: wasmUrl }).catch((error: unknown) => {
-    throw network('the engine', (error as Error).message);
-  });
+async function start(wasmUrl: string, signal: AbortSignal): Promise<void> {
+  if (wasm) return;
+  const response = await answerOf(wasmUrl, 'the engine', signal);
+  const arriving = bodyOf(response.clone(), moved); // which counts; the other copy is compiled as it comes
+  try {
+    wasm = await init({ module_or_path: response });
+  } catch (error) {
+    await arriving.catch((cut: Error) => {
+      stopIf(signal);
+      throw network('the engine', cut.message);
+    });
+    const { message } = error as Error;
+    const advice = /unsafe-eval|content security/i.test(message) ? "; the page's Content-Security-Policy needs 'wasm-unsafe-eval' in script-src" : '';
+    throw new GlobeError('Engine', `the engine cannot be started: ${message}${advice}`);
+  }
 }
 
 type Emit<N extends CallName> = (event: Calls[N]['event']) => void;
@@ -68,8 +79,8 @@ async function load(args: LoadArgs, stopped: AbortSignal, emit: Emit<'load'>): P
 async function loadUntil(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'>): Promise<ModelInfo> {
   const begin = performance.now();
   stallMs = args.stallMs;
-  await start(args.wasmUrl);
   beat.watched = true;
+  await start(args.wasmUrl, signal);
   const gazetteer = await bytesOf(args.gazetteerUrl, 'the gazetteer', signal);
   let device: 'gpu' | 'cpu' = 'gpu';
   const choose = async (widenedBytes: WidenedBytes) => void (device = await chooseDevice(args.device, widenedBytes));
@@ -227,14 +238,16 @@ async function chooseDevice(wanted: LoadArgs['device'], widenedBytes: WidenedByt
   return 'cpu';
 }
 
-async function bytesOf(url: string, what: string, signal: AbortSignal): Promise<Uint8Array> {
+async function answerOf(url: string, what: string, signal: AbortSignal): Promise<Response> {
   const response = await fetch(url, { signal }).catch((error: unknown) => {
     stopIf(signal);
     throw network(what, (error as Error).message);
   });
   expectFile(what, response);
-  return bodyOf(response, moved);
+  return response;
 }
+
+const bytesOf = async (url: string, what: string, signal: AbortSignal) => bodyOf(await answerOf(url, what, signal), moved);
 
 function loaded(): WebEngine {
   if (broken) throw broken;
@@ -323,7 +336,7 @@ const handlers: { [N in CallName]: Handler<N> } = {
     return null;
   },
   verify: async ({ url, wasmUrl }, signal, emit) => {
-    await start(wasmUrl);
+    await start(wasmUrl, signal);
     const told = throttled(emit);
     return verifyModel(await openStore(true), url, () => new Sha256(), signal, (done, total, file) => told({ stage: 'verify', done, total, file }));
   },

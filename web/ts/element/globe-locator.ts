@@ -10,6 +10,7 @@ import { markClues } from './clues.js';
 import { GlobeMap } from './globe-map.js';
 import { sentence } from './model-panel.js';
 import { results, timings } from './result-view.js';
+import { keepingFocus } from './focus.js';
 import { layout, theme } from './styles.js';
 import { countryNames } from './words.js';
 import './model-panel.js';
@@ -33,6 +34,7 @@ interface Running {
  *
  * @fires model-progress - how far a load is
  * @fires ready - a loaded Globe
+ * @fires unload - the visitor put the model away
  * @fires token - text of an answer as it appears
  * @fires result - the places
  * @fires error - a GlobeError with its code
@@ -93,7 +95,9 @@ export class GlobeLocator extends LitElement {
 
   private readonly onPaste = (event: ClipboardEvent) => {
     const file = [...(event.clipboardData?.files ?? [])][0];
-    if (file) void this.take(file);
+    if (!file || event.defaultPrevented || isEditable(event)) return; // pasted into something else
+    event.preventDefault();
+    void this.take(file);
   };
 
   override connectedCallback(): void {
@@ -114,7 +118,12 @@ export class GlobeLocator extends LitElement {
     if (changed.has('model') && this.globe && this.hasUpdated) this.unload(); // it is not the model that is named any more
     if (changed.has('photo')) this.onPhoto();
     if (changed.has('precision') && changed.get('precision') !== undefined) void this.round();
+    if (changed.has('result') && this.result) this.failure = null;
     if (changed.has('result')) this.chosen = this.result?.candidates.length ? 1 : 0;
+  }
+
+  protected override update(changed: PropertyValues<this>): void {
+    keepingFocus(this, () => super.update(changed));
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -156,7 +165,7 @@ export class GlobeLocator extends LitElement {
         if (rounded) result = rounded;
         else [result, at, this.precision] = [located, precision, precision];
       }
-      const memory = await globe.memory();
+      const memory = await globe.memory().catch(() => null); // the answer counts, whatever became of the device since
       stopIf(stopper.signal);
       this.show(result, at);
       this.memory = memory;
@@ -261,8 +270,10 @@ export class GlobeLocator extends LitElement {
   }
 
   override render() {
+    const drag = { over: (event: DragEvent) => (event.preventDefault(), (this.over = true)), leave: () => (this.over = false) };
+    // Anywhere on the element: a browser would open a file that is dropped beside the photo, and the model would be gone.
     return html`
-      <div class="stack">
+      <div class="stack" @dragover=${drag.over} @dragleave=${drag.leave} @drop=${this.onDrop}>
         <globe-model-panel .model=${this.model} .device=${this.device} .cache=${!this.noCache} @ready=${this.onReady} @unload=${this.unload}></globe-model-panel>
         <div class="panes">
           <div class="stack">${this.photoPane()} ${this.controls()}</div>
@@ -272,9 +283,8 @@ export class GlobeLocator extends LitElement {
   }
 
   private photoPane() {
-    const drag = { over: (event: DragEvent) => (event.preventDefault(), (this.over = true)), leave: () => (this.over = false) };
     const body = this.camera ? this.cameraView() : this.preview ? this.photoView() : this.dropZone();
-    return html`<section aria-label="Photo" @dragover=${drag.over} @dragleave=${drag.leave} @drop=${this.onDrop}>
+    return html`<section aria-label="Photo">
       ${body}
       <input id="file" type="file" accept="image/jpeg,image/png,image/webp,image/gif" hidden aria-label="Photo" @change=${this.onFile} />
     </section>`;
@@ -310,9 +320,7 @@ export class GlobeLocator extends LitElement {
     if (!photo) return this.settings();
     return html`
       <div class="row">
-        ${running
-          ? html`<button type="button" @click=${() => running.stopper.abort()}>Stop</button>`
-          : html`<button type="button" class="primary" ?disabled=${!globe} @click=${() => this.locate()}>Locate</button>`}
+        <button type="button" class=${running ? '' : 'primary'} ?disabled=${!running && !globe} @click=${() => (running ? running.stopper.abort() : void this.locate())}>${running ? 'Stop' : 'Locate'}</button>
         <button type="button" @click=${this.choose} ?disabled=${running !== null}>Another photo</button>
         ${globe ? nothing : html`<span class="soft small hint">Load the model first.</span>`}
       </div>
@@ -466,6 +474,12 @@ export class GlobeLocator extends LitElement {
     if (this.camera) release(this.camera);
     this.camera = null;
   }
+}
+
+/** Whether text or files are pasted into a field. */
+function isEditable(event: Event): boolean {
+  const [at] = event.composedPath();
+  return at instanceof HTMLElement && (at.isContentEditable || at.matches('input, textarea, select'));
 }
 
 function release(camera: MediaStream): void {

@@ -7,6 +7,7 @@ import { Globe } from '../globe.js';
 import { size, type Probe } from '../probe.js';
 import type { DeviceChoice, ModelInfo, Progress, StoredModel } from '../types.js';
 import { folderUrl } from '../urls.js';
+import { keepingFocus } from './focus.js';
 import { layout, theme } from './styles.js';
 import { progressWords, seconds } from './words.js';
 
@@ -43,6 +44,10 @@ export class GlobeModelPanel extends LitElement {
     if (!changed.has('model') || !this.hasUpdated) return;
     this.stopper?.abort(); // what it loads is of another address
     this.failure = null;
+  }
+
+  protected override update(changed: PropertyValues<this>): void {
+    keepingFocus(this, () => super.update(changed));
   }
 
   protected override updated(changed: PropertyValues<this>): void {
@@ -112,7 +117,8 @@ export class GlobeModelPanel extends LitElement {
     const probed = this.probed;
     if (!probed) return html`<p class="soft">Looking at what this browser can do…</p>`;
     const bytes = probed.model?.bytes;
-    const kept = this.cache && this.stored.find((model) => model.url === folderUrl(this.model))?.complete;
+    const { digest } = probed.model ?? {};
+    const kept = this.cache && this.stored.some((model) => model.url === folderUrl(this.model) && model.complete && model.digest === digest);
     const label = kept ? 'Load the stored model' : bytes ? `Download and load, ${size(bytes)}` : 'Load the model';
     return html`
       <p class=${probed.fits ? '' : 'bad'}>${sentence(probed.reason)}</p>

@@ -26,7 +26,7 @@ export function results(result: LocateResult, view: ResultView) {
       <p class="soft">${summary(result)}</p>
     </div>
     ${best ? table(result.candidates, view) : nothing}
-    ${view.photo && best ? html`<p class="note small">The file says ${coordinates(view.photo, DIGITS)}: ${distance(greatCircleKm(view.photo, best))} from the first place.</p>` : nothing}
+    ${view.photo ? html`<p class="note small">The file says ${coordinates(view.photo, DIGITS)}${best ? `: ${distance(greatCircleKm(view.photo, best))} from the first place` : ''}.</p>` : nothing}
     ${view.noMap ? nothing : html`<globe-map .places=${result.candidates} .chosen=${view.chosen} .photo=${view.photo}></globe-map>`}`;
 }
 

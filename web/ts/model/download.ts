@@ -2,7 +2,7 @@
 
 import { GlobeError, asGlobeError, stopIf } from '../errors.js';
 import { SEALED } from '../sealed.js';
-import type { Entry } from './manifest.js';
+import type { Entry, StoredEntry } from './manifest.js';
 import { PIECE_BYTES, record, setRecord, type FileRecord, type Store } from './store.js';
 
 /** A running SHA-256, by the wasm module: the browser's own needs all bytes at once. */
@@ -29,11 +29,11 @@ const RETRY_MS = [300, 1000, 3000];
 const OTHER_TAB_MS = 1000;
 
 /** Held by the tab that fetches the file. */
-export const fileLock = ({ sha256 }: Entry) => `globe-${sha256}`;
+export const fileLock = ({ sha256 }: StoredEntry) => `globe-${sha256}`;
 
-/** Makes `entry` present in the store; two tabs never fetch the same file at once. */
-export async function ensure(url: string, entry: Entry, context: DownloadContext): Promise<void> {
-  const present = await record(context.store, entry.sha256);
+/** Makes `entry` present in the store; two tabs never fetch the same file at once. `first` is done while no other tab does. */
+export async function ensure(url: string, entry: Entry, context: DownloadContext, first?: () => Promise<void>): Promise<void> {
+  const present = first ? null : await record(context.store, entry.sha256);
   if (present?.complete && present.size === entry.size) {
     context.onBytes('fetch', entry.size);
     return;
@@ -41,6 +41,7 @@ export async function ensure(url: string, entry: Entry, context: DownloadContext
   const granted = watchOther(entry, context);
   await locked(fileLock(entry), context.signal, async () => {
     granted();
+    await first?.();
     const again = await record(context.store, entry.sha256);
     if (again?.complete && again.size === entry.size) context.onBytes('fetch', entry.size);
     else await fetchVerified(url, entry, context);
@@ -219,6 +220,9 @@ export async function digestOf(bytes: Uint8Array): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
+
+/** The same of a text. */
+export const digestOfText = (text: string) => digestOf(new TextEncoder().encode(text));
 
 /** The body of an answer; `onBytes` hears of each part as it arrives. */
 export async function bodyOf(response: Response, onBytes: (bytes: number) => void): Promise<Uint8Array> {

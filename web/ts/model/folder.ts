@@ -1,10 +1,11 @@
 // A model folder as the engine reads it: from the store, from chosen files, or straight from a server.
 
-import { GlobeError, stopIf } from '../errors.js';
+import { GlobeError, asGlobeError, stopIf } from '../errors.js';
 import { kernelList, type KernelList } from '../kernels.js';
-import { bodyOf, digestOf, ensure, expectFile, fileLock, network, type DownloadContext, type Hasher } from './download.js';
-import { MANIFESTS, parseManifest, widenedAtMost, type Entry, type Manifest } from './manifest.js';
-import { PIECE_BYTES, megabytes, parsed, record, setRecord, type Store } from './store.js';
+import { SEALED } from '../sealed.js';
+import { bodyOf, digestOf, digestOfText, ensure, expectFile, fileLock, network, type DownloadContext, type Hasher } from './download.js';
+import { MANIFESTS, parseManifest, storedEntries, widenedAtMost, type Entry, type Manifest, type StoredEntry } from './manifest.js';
+import { PIECE_BYTES, megabytes, parsed, record, setRecord, type FileRecord, type Store } from './store.js';
 import type { StoredModel, Verification } from '../types.js';
 
 /** Weights in the layout of Hugging Face: one file, or several with their list. */
@@ -35,9 +36,12 @@ export async function fetchManifest(base: string, signal: AbortSignal, store?: S
   }
 }
 
+/** Hosts that list no folders to strangers refuse what they do not have. */
+const ABSENT = [403, 404, 410];
+
 async function fetchText(base: string, name: string, signal: AbortSignal): Promise<string | null> {
   const response = await request(name, base + name, { signal, cache: 'no-cache' });
-  if (response.status === 404 || isPage(response)) return null;
+  if (isAbsent(response)) return null;
   expectFile(name, response);
   return arriving(name, signal, () => response.text());
 }
@@ -62,16 +66,30 @@ function isPage(response: Response): boolean {
   return response.headers.get('content-type')?.includes('text/html') ?? false;
 }
 
-interface KeptModel {
-  url: string;
-  manifest: { name: string; text: string };
+const isAbsent = (response: Response) => !response.headers.has(SEALED) && (ABSENT.includes(response.status) || isPage(response));
+
+interface KeptManifest {
+  name: string;
+  text: string;
 }
 
-const addressKey = async (kind: 'model' | 'kernels', base: string) => `${kind}-${await digestOf(new TextEncoder().encode(base))}`;
+/** What is on the list of stored models. `next` is the manifest whose files are on their way, to take the place of the other one. */
+interface KeptModel {
+  url: string;
+  manifest: KeptManifest;
+  next?: KeptManifest;
+}
+
+const addressKey = async (kind: 'model' | 'kernels', base: string) => `${kind}-${await digestOfText(base)}`;
 const modelKey = (base: string) => addressKey('model', base);
 
 async function keptModel(store: Store, key: string): Promise<KeptModel | null> {
   return parsed<KeptModel>(await store.text(key));
+}
+
+/** Files of a kept model, also of one that only another version of this page can read. */
+function filesOf({ manifest, next }: KeptModel): StoredEntry[] {
+  return [manifest, ...(next ? [next] : [])].flatMap(({ text }) => storedEntries(text));
 }
 
 /** The kernels that a model needed before; none if that is not known. */
@@ -90,13 +108,40 @@ export async function storedModels(store: Store): Promise<StoredModel[]> {
   for (const key of await store.texts('model-')) {
     const kept = await keptModel(store, key);
     if (!kept) continue;
-    const manifest = parseManifest(kept.manifest.name, kept.manifest.text);
-    const { widenedBytes, largestPart } = manifest;
-    const records = await Promise.all(manifest.entries.map((entry) => record(store, entry.sha256)));
-    const bytes = records.reduce((sum, r) => sum + (r ? Math.min(r.pieces.length * PIECE_BYTES, r.size) : 0), 0);
-    models.push({ url: kept.url, bytes, complete: records.every((r) => r?.complete), widenedBytes, largestPart });
+    const records = new Map<string, FileRecord | null>();
+    for (const { sha256 } of filesOf(kept)) records.set(sha256, await record(store, sha256));
+    const bytes = storedBytes(records.values());
+    const manifest = readable(kept.manifest);
+    const complete = manifest !== null && manifest.entries.every(({ sha256 }) => records.get(sha256)?.complete);
+    models.push({ url: kept.url, bytes, complete, digest: await digestOfText(kept.manifest.text), widenedBytes: manifest?.widenedBytes ?? 0, largestPart: manifest?.largestPart ?? 0 });
   }
   return models;
+}
+
+/** One that another version of this page wrote is none here, and hides no other model. */
+function readable({ name, text }: KeptManifest): Manifest | null {
+  try {
+    return parseManifest(name, text);
+  } catch {
+    return null;
+  }
+}
+
+/** Files of `entries` that no model on the list has. */
+async function unlisted(store: Store, entries: StoredEntry[], except?: string): Promise<StoredEntry[]> {
+  const listed = new Set<string>();
+  for (const key of await store.texts('model-')) {
+    const model = key === except ? null : await keptModel(store, key);
+    for (const { sha256 } of model ? filesOf(model) : []) listed.add(sha256);
+  }
+  return entries.filter(({ sha256 }) => !listed.has(sha256));
+}
+
+async function drop(store: Store, entries: StoredEntry[]): Promise<void> {
+  for (const { sha256 } of entries) {
+    await store.delete(sha256);
+    await setRecord(store, sha256, null);
+  }
 }
 
 /** Deletes a model, except for files that another one shares. */
@@ -104,21 +149,12 @@ export async function removeModel(store: Store, base: string): Promise<void> {
   const key = await modelKey(base);
   const kept = await keptModel(store, key);
   if (!kept) return;
-  const shared = new Set<string>();
-  for (const other of await store.texts('model-')) {
-    const model = other === key ? null : await keptModel(store, other);
-    if (!model) continue;
-    for (const entry of parseManifest(model.manifest.name, model.manifest.text).entries) shared.add(entry.sha256);
-  }
-  const own = parseManifest(kept.manifest.name, kept.manifest.text).entries.filter((entry) => !shared.has(entry.sha256));
+  const own = await unlisted(store, filesOf(kept), key);
   const held = (await navigator.locks?.query())?.held ?? [];
   if (held.some(({ name }) => own.some((entry) => name === fileLock(entry)))) {
     throw new GlobeError('Model', 'this model is being downloaded, here or in another tab; stop that first, or delete the model when it is done');
   }
-  for (const entry of own) {
-    await store.delete(entry.sha256);
-    await setRecord(store, entry.sha256, null);
-  }
+  await drop(store, own);
   // Last, so that what could not be deleted stays on the list.
   await store.setText(await addressKey('kernels', base), null);
   await store.setText(key, null);
@@ -165,15 +201,36 @@ export async function verifyModel(
 /** Makes every file of a manifest present, and returns the folder of them. */
 export async function storedFolder(base: string, manifest: Manifest, context: DownloadContext): Promise<ModelFolder> {
   const { store } = context;
-  await room(manifest, store);
-  const kept: KeptModel = { url: base, manifest: { name: manifest.name, text: manifest.text } };
-  const enlist = async () => store.setText(await modelKey(base), JSON.stringify(kept));
-  await enlist();
-  for (const entry of manifest.entries) {
-    stopIf(context.signal);
-    await ensure(base + encodeURIComponent(entry.name), entry, context);
+  const key = await modelKey(base);
+  const wanted: KeptManifest = { name: manifest.name, text: manifest.text };
+  const list = (kept: Omit<KeptModel, 'url'>) => store.setText(key, JSON.stringify({ url: base, ...kept }));
+  const before = await keptModel(store, key);
+  const dropOld = async () => drop(store, await unlisted(store, before ? filesOf(before) : []));
+  const changed = before !== null && before.manifest.text !== wanted.text;
+  const lack = await lackOfRoom(manifest, store, 0);
+  const refused = lack && (await lackOfRoom(manifest, store, changed ? await bytesOnlyIn(before, manifest, store) : 0));
+  if (refused) throw refused;
+  const enlist = () => list({ manifest: wanted });
+  const fetchAll = async () => {
+    for (const entry of manifest.entries) {
+      stopIf(context.signal);
+      await ensure(base + encodeURIComponent(entry.name), entry, context);
+    }
+  };
+  // A model that was there before stays until the new one is whole, if there is room for both.
+  const stays = changed && !lack;
+  await (stays ? list({ manifest: before.manifest, next: wanted }) : enlist());
+  await dropOld();
+  try {
+    await fetchAll();
+  } catch (thrown) {
+    if (!stays || asGlobeError(thrown).code !== 'Quota') throw thrown;
+    await enlist();
+    await dropOld();
+    await fetchAll();
   }
-  await enlist(); // between two files another tab may have deleted it
+  await enlist(); // also since another tab may have deleted it between two files
+  await dropOld();
   const open = async (name: string): Promise<ModelFile | null> => {
     if (name === manifest.name) return textFile(manifest.text);
     const entry = manifest.entries.find((e) => e.name === name);
@@ -182,18 +239,27 @@ export async function storedFolder(base: string, manifest: Manifest, context: Do
   return { open };
 }
 
-/** Refuses early what the browser will refuse late. */
-async function room(manifest: Manifest, store: Store): Promise<void> {
-  if (store.kind === 'memory' || !navigator.storage?.estimate) return;
+/** Stored bytes of a model that are of no use to another. */
+async function bytesOnlyIn(model: KeptModel, { entries }: Manifest, store: Store): Promise<number> {
+  const others = filesOf(model).filter(({ sha256 }) => !entries.some((entry) => entry.sha256 === sha256));
+  return storedBytes(await Promise.all(others.map(({ sha256 }) => record(store, sha256))));
+}
+
+const storedBytes = (records: Iterable<FileRecord | null>) =>
+  [...records].reduce((sum, r) => sum + (r ? Math.min(r.pieces.length * PIECE_BYTES, r.size) : 0), 0);
+
+/** Says early what the browser will refuse late, when `freed` bytes more are free; null if nothing. */
+async function lackOfRoom(manifest: Manifest, store: Store, freed: number): Promise<GlobeError | null> {
+  if (store.kind === 'memory' || !navigator.storage?.estimate) return null;
   let missing = 0;
   for (const entry of manifest.entries) {
     const present = await record(store, entry.sha256);
     missing += entry.size - Math.min((present?.pieces.length ?? 0) * PIECE_BYTES, entry.size);
   }
   const { quota = Infinity, usage = 0 } = await navigator.storage.estimate();
-  if (missing > quota - usage) {
-    throw new GlobeError('Quota', `the model needs ${megabytes(missing)} more, the browser grants ${megabytes(quota - usage)}; free some disk space, or delete another model`);
-  }
+  const granted = quota - usage + freed;
+  if (missing <= granted) return null;
+  return new GlobeError('Quota', `the model needs ${megabytes(missing)} more, the browser grants ${megabytes(granted)}; free some disk space, or delete another model`);
 }
 
 function textFile(text: string): ModelFile {
@@ -227,31 +293,50 @@ class StoredFile implements ModelFile {
   private async part(piece: number, start: number, end: number): Promise<Uint8Array> {
     const { store, onMoved } = this.context;
     onMoved();
-    if (this.checked.has(piece)) return store.read(this.entry.sha256, start, end);
+    const again = this.checked.has(piece) ? await store.read(this.entry.sha256, start, end).catch(() => null) : null;
+    if (again?.length === end - start) return again; // else another tab has deleted it meanwhile
+    const bytes = await this.intact(piece);
+    if (!bytes) {
+      await this.refetch(piece);
+      return this.part(piece, start, end);
+    }
+    this.checked.add(piece);
+    const first = piece * PIECE_BYTES;
+    return bytes.subarray(start - first, end - first);
+  }
+
+  /** A piece, if it is what was stored. */
+  private async intact(piece: number): Promise<Uint8Array | null> {
+    const { store } = this.context;
     const first = piece * PIECE_BYTES;
     const last = Math.min(first + PIECE_BYTES, this.size);
     this.pieces ??= (await record(store, this.entry.sha256))?.pieces ?? [];
     const bytes = await store.read(this.entry.sha256, first, last).catch(() => new Uint8Array());
-    if (bytes.length === last - first && (await digestOf(bytes)) === this.pieces[piece]) {
-      this.checked.add(piece);
-      return bytes.subarray(start - first, end - first);
-    }
-    await this.refetch();
-    return this.part(piece, start, end);
+    return bytes.length === last - first && (await digestOf(bytes)) === this.pieces[piece] ? bytes : null;
   }
 
-  /** A damaged entry is fetched again once. */
-  private async refetch(): Promise<void> {
-    const { name, sha256 } = this.entry;
+  /** A damaged entry is fetched again once, here or by another tab. */
+  private async refetch(piece: number): Promise<void> {
+    const { name } = this.entry;
     if (this.refetched) throw new GlobeError('Integrity', `${name} was damaged in storage, twice; the disk may be failing`);
     this.refetched = true;
     this.checked.clear();
+    await ensure(this.base + encodeURIComponent(name), this.entry, this.context, async () => {
+      this.pieces = null;
+      if (!(await this.intact(piece))) await drop(this.context.store, [this.entry]);
+    });
     this.pieces = null;
-    await setRecord(this.context.store, sha256, null);
-    await this.context.store.delete(sha256);
-    await ensure(this.base + encodeURIComponent(name), this.entry, this.context);
     await this.enlist(); // another tab may have deleted the model, and what is stored again must be deletable
   }
+}
+
+/** Of a chosen folder, what lies beside the manifest or configuration nearest to its top: folders within it may hold other models. */
+export function ofOneFolder(files: File[]): File[] {
+  const folder = ({ webkitRelativePath: path }: File) => path.slice(0, path.lastIndexOf('/') + 1);
+  const depth = (path: string) => path.split('/').length;
+  const named = (names: readonly string[]) => files.filter(({ name }) => names.includes(name)).map(folder).sort((a, b) => depth(a) - depth(b));
+  const [top] = [...named(MANIFESTS), ...named(['config.json'])];
+  return top === undefined ? files : files.filter((file) => folder(file) === top);
 }
 
 /** The manifest among chosen files, or null. */
@@ -289,7 +374,7 @@ export async function chosenFolder(
       const bytes = new Uint8Array(end - start);
       for (let at = start; at < end; at += PIECE_BYTES) {
         stopIf(signal);
-        bytes.set(new Uint8Array(await file.slice(at, Math.min(at + PIECE_BYTES, end)).arrayBuffer()), at - start);
+        bytes.set(await bytesOfFile(file, at, Math.min(at + PIECE_BYTES, end)), at - start);
         onMoved();
       }
       return bytes;
@@ -300,11 +385,20 @@ export async function chosenFolder(
   return { folder: { open }, bytes, verified: manifest !== null };
 }
 
+/** A file may be moved or changed after it was chosen. */
+async function bytesOfFile(file: File, start: number, end: number): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await file.slice(start, end).arrayBuffer());
+  } catch (error) {
+    throw new GlobeError('Model', `${file.name} cannot be read any more (${(error as Error).message}); choose the folder again`);
+  }
+}
+
 async function verify(file: File, entry: Entry, hash: Hasher, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<void> {
   if (file.size !== entry.size) throw new GlobeError('Integrity', `${entry.name} has ${file.size} bytes, its manifest says ${entry.size}; copy it again`);
   for (let start = 0; start < file.size; start += PIECE_BYTES) {
     stopIf(signal);
-    const bytes = new Uint8Array(await file.slice(start, start + PIECE_BYTES).arrayBuffer());
+    const bytes = await bytesOfFile(file, start, start + PIECE_BYTES);
     hash.update(bytes);
     onBytes(bytes.length);
   }
@@ -317,8 +411,9 @@ async function verify(file: File, entry: Entry, hash: Hasher, signal: AbortSigna
 export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes: number) => void): ModelFolder {
   const open = async (name: string): Promise<ModelFile | null> => {
     const url = base + encodeURIComponent(name);
+    if (SMALL.test(name)) return wholeFile(name, url, signal, onBytes);
     const head = await request(name, url, { method: 'HEAD', signal });
-    if (head.status === 404 || isPage(head)) return null;
+    if (isAbsent(head)) return null;
     expectFile(name, head);
     const size = Number(head.headers.get('content-length') ?? Number.NaN);
     if (!Number.isSafeInteger(size)) throw network(name, 'the server does not say how long it is');
@@ -336,6 +431,17 @@ export function remoteFolder(base: string, signal: AbortSignal, onBytes: (bytes:
     return { size, read };
   };
   return { open };
+}
+
+/** Hosts compress text on its way and then do not say how long it is. */
+const SMALL = /\.(json|jinja|txt)$/;
+
+async function wholeFile(name: string, url: string, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<ModelFile | null> {
+  const response = await request(name, url, { signal });
+  if (isAbsent(response)) return null;
+  expectFile(name, response);
+  const bytes = await arriving(name, signal, () => bodyOf(response, onBytes));
+  return { size: bytes.length, read: async (start, end) => bytes.slice(start, end) };
 }
 
 const request = (name: string, url: string, init: RequestInit) => arriving(name, init.signal, () => fetch(url, init));

@@ -1,6 +1,7 @@
 // The list of a model's files with their digests.
 
 import { GlobeError } from '../errors.js';
+import { parsed } from './store.js';
 
 /** One file of a model. */
 export interface Entry {
@@ -8,6 +9,17 @@ export interface Entry {
   size: number;
   sha256: string;
 }
+
+/** What is kept of an entry's name and size does not matter to who deletes it. */
+export type StoredEntry = Pick<Entry, 'sha256'>;
+
+/** Files that a kept manifest names, also one of another version. */
+export function storedEntries(text: string): StoredEntry[] {
+  const { files, shards } = (parsed<Raw>(text) ?? {}) as Raw;
+  return [...list(files), ...list(shards)].flatMap(({ sha256 }) => (typeof sha256 === 'string' && DIGEST.test(sha256) ? [{ sha256 }] : []));
+}
+
+const list = (value: unknown) => (Array.isArray(value) ? value.filter((item): item is Record<string, unknown> => typeof item === 'object' && item !== null) : []);
 
 /** What a manifest says; `text` is kept for the engine and for offline use. */
 export interface Manifest {
@@ -34,7 +46,16 @@ interface Raw {
   version?: unknown;
   shards?: unknown;
   files?: unknown;
-  tensors?: { shape?: number[]; parts?: { words?: { size?: number } }[] }[];
+  tensors?: unknown;
+}
+
+interface RawTensor {
+  shape?: unknown;
+  parts?: unknown;
+}
+
+interface RawPart {
+  words?: { size?: number };
 }
 
 /** The CPU path makes f32 of every weight inside 4 GiB of wasm memory, and is slow. */
@@ -66,7 +87,6 @@ export function parseManifest(name: string, text: string): Manifest {
   if (raw.version !== VERSION) {
     throw new GlobeError('Model', `${name} is of version ${String(raw.version)}, this page reads version ${VERSION}; reload the page for a newer one, or convert the model again`);
   }
-  const list = (value: unknown) => (Array.isArray(value) ? (value as Record<string, unknown>[]) : []);
   const entries = [...list(raw.files), ...list(raw.shards)].map((file): Entry => {
     const [fileName, size, sha256] = [file['name'] ?? file['file'], file['size'], file['sha256']];
     if (typeof fileName !== 'string' || !PLAIN_NAME.test(fileName)) throw fail('a file has no plain name');
@@ -75,9 +95,10 @@ export function parseManifest(name: string, text: string): Manifest {
     return { name: fileName, size, sha256 };
   });
   if (entries.length === 0) throw fail('it lists no files');
-  const parts = (raw.tensors ?? []).flatMap((tensor) => tensor.parts ?? []);
+  const tensors = list(raw.tensors) as RawTensor[];
+  const parts = tensors.flatMap((tensor) => list(tensor.parts) as RawPart[]);
   const totalBytes = entries.reduce((sum, entry) => sum + entry.size, 0);
-  const numbers = (raw.tensors ?? []).map(({ shape }) => (shape ?? []).reduce((product, n) => product * n, 1));
+  const numbers = tensors.map(({ shape }) => (Array.isArray(shape) ? (shape as number[]) : []).reduce((product, n) => product * n, 1));
   return {
     name,
     text,
