@@ -74,7 +74,7 @@ async fn compute(engine: &Engine, photos: &[Photo], args: &LogitsArgs) -> Result
     let prompt = Prompt { system: args.system.clone(), user: args.prompt.clone() };
     let photos: Vec<&Photo> = photos.iter().collect();
     let mut prepared = engine.prepare(&photos, &prompt, None).or_usage()?;
-    let features = engine.encode(&mut prepared)?;
+    let features = engine.encode(&mut prepared).or_usage()?;
     let mut session = engine.prefill(&prepared, features, args.tokens).or_usage()?;
     Ok(Logits {
         last_logits: session.logits().await?,

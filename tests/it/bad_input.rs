@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use globe_engine::{Engine, Error, LoadOptions};
 use globe_format::{Dtype, MemoryFiles, OutTensor, write_safetensors};
+use globe_model::MemoryPlan;
 use globe_ops::{Compute, DeviceChoice, open_device};
-use globe_tests::{Golden, golden_root, oracle};
+use globe_tests::{Golden, golden_root, gpu, oracle};
 use serde_json::Value;
 
 /// The files of a committed checkpoint, to be damaged.
@@ -170,10 +171,10 @@ fn a_tensor_that_cannot_be_bound_is_named() {
 }
 
 /// The refusal of a budget of 1 MiB.
-fn over_budget(files: BTreeMap<String, Vec<u8>>) -> globe_model::MemoryPlan {
+fn over_budget(files: BTreeMap<String, Vec<u8>>) -> MemoryPlan {
     let files = MemoryFiles::from(files);
     let options = LoadOptions { budget: Some(1 << 20), ..LoadOptions::default() };
-    let (compute, mut quiet) = (globe_tests::gpu().clone(), |_, _| {});
+    let (compute, mut quiet) = (gpu().clone(), |_, _| {});
     let load = Engine::load_with(&files, compute, &options, &mut quiet);
     match pollster::block_on(load) {
         Err(Error::Model(globe_model::Error::OverBudget { plan, budget })) => {
@@ -224,6 +225,27 @@ fn a_prompt_longer_than_the_context_is_refused_with_all_numbers() {
     let Err(error) = engine.prefill(&prepared, None, limit) else { panic!("it was accepted") };
     let prompt = prepared.ids.len().to_string();
     assert_names(&error.to_string(), &[&prompt, &limit.to_string(), "--max-tokens"]);
+}
+
+#[test]
+fn a_photo_or_prompt_beyond_what_the_adapter_binds_is_refused_with_both_sizes() {
+    let golden = Golden::open("untied");
+    let limit = 64 << 10;
+    let compute = gpu().clone().limited_to(limit);
+    let engine = pollster::block_on(Engine::load(&golden.folder, compute, &mut |_, _| {})).unwrap();
+    let photos = golden.photos();
+    let mut photo = engine.prepare(&[&photos[0]], &golden.prompt(), None).unwrap();
+    let text = engine.prepare(&[], &golden.text_only_prompt(), None).unwrap();
+    let too_large = |error: Option<Error>, plan: MemoryPlan| match error {
+        Some(Error::Ops(globe_ops::Error::TooLarge { size_bytes, limit_bytes })) => {
+            assert_eq!([size_bytes, limit_bytes], [plan.largest_buffer, limit]);
+        }
+        other => panic!("{other:?}"),
+    };
+    let plan = engine.plan(&photo, 0, false, 1);
+    too_large(engine.encode(&mut photo).err(), plan);
+    let plan = engine.plan(&text, 900, false, 1);
+    too_large(engine.prefill(&text, None, 900).err(), plan);
 }
 
 #[test]

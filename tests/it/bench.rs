@@ -50,6 +50,53 @@ const NUMBERS: [&str; 30] = [
     "/device_bytes_in_use",
 ];
 
+/// What is computed from other numbers of the report is what they give.
+fn check_relations(report: &Value) {
+    let of = |part: &Value, place: &str| part.pointer(place).and_then(Value::as_f64).unwrap();
+    let near = |part: &Value, place: &str, expected: f64| {
+        let got = of(part, place);
+        assert!((got / expected - 1.0).abs() < 1e-3, "{place}: {got}, expected {expected}: {part}");
+    };
+    let [copied, multiplied] = ["/roof/copy_gigabytes_per_second", "/roof/gigaflops_per_second"]
+        .map(|place| of(report, place));
+    let per_second = |part: &Value, n: f64| {
+        near(part, "/tokens_per_second", n / of(part, "/seconds/median"));
+        assert!(of(part, "/seconds/best") <= of(part, "/seconds/median"), "{part}");
+    };
+    let arithmetic = |part: &Value| {
+        near(part, "/share_of_arithmetic", of(part, "/gigaflops_per_second") / multiplied);
+    };
+    let bandwidth = |part: &Value| {
+        near(part, "/share_of_copy_bandwidth", of(part, "/gigabytes_per_second") / copied);
+    };
+    let moved = |part: &Value, bytes: &str| {
+        let rate = of(part, bytes) / of(part, "/seconds/median") / 1e9;
+        near(part, "/gigabytes_per_second", rate);
+        bandwidth(part);
+    };
+    for pass in [&report["image"], &report["prefill"]].into_iter().filter(|pass| pass.is_object()) {
+        per_second(pass, of(pass, "/tokens"));
+        arithmetic(pass);
+        moved(pass, "/bytes");
+    }
+    for decode in report["decode"].as_array().unwrap() {
+        per_second(decode, of(decode, "/batch"));
+        near(decode, "/milliseconds_per_step", of(decode, "/seconds/median") * 1e3);
+        moved(decode, "/bytes_per_step");
+    }
+    let train = &report["train"];
+    if train.is_object() {
+        for pass in [&train["forward"], &train["backward"]] {
+            per_second(pass, of(train, "/tokens"));
+            arithmetic(pass);
+        }
+        bandwidth(&train["optimiser"]);
+        let [forward, backward] =
+            ["/forward", "/backward"].map(|pass| of(train, &format!("{pass}/seconds/median")));
+        near(train, "/backward_to_forward", backward / forward);
+    }
+}
+
 #[test]
 fn every_number_is_there_and_above_zero() {
     let line =
@@ -59,6 +106,7 @@ fn every_number_is_there_and_above_zero() {
         let number = report.pointer(place).and_then(Value::as_f64);
         assert!(number.is_some_and(|n| n > 0.0), "{place}: {number:?}");
     }
+    check_relations(&report);
     assert_eq!(report["host_peak_bytes"].is_u64(), cfg!(target_os = "linux"));
     assert_eq!(report["decode"][0]["submits_per_step"], 1, "counted, not computed");
     let phases: Vec<_> = report["memory"].as_array().unwrap().iter().map(|p| &p["phase"]).collect();
@@ -71,6 +119,7 @@ fn a_training_step_is_measured_beside_answers() {
                 --json";
     let report: Value = serde_json::from_str(&globe(line).expect(0).stdout).unwrap();
     check_numbers(&report, "report");
+    check_relations(&report);
     let batches: Vec<_> =
         report["decode"].as_array().unwrap().iter().map(|d| d["batch"].as_u64()).collect();
     assert_eq!(batches, [Some(1), Some(3)]);
@@ -96,6 +145,7 @@ fn the_reference_path_is_measured_one_answer_at_a_time() {
         "bench --model window56 --reference --prompt 40 --tokens 6 --image 56 --repeats 2 --json";
     let report: Value = serde_json::from_str(&globe(line).expect(0).stdout).unwrap();
     check_numbers(&report, "report");
+    check_relations(&report);
     assert_eq!((&report["kernels"], &report["decode"][1]), (&"plain".into(), &Value::Null));
     let decode = &report["decode"][0];
     assert_eq!((&decode["batch"], &decode["submits_per_step"]), (&1.into(), &Value::Null));

@@ -1,11 +1,14 @@
 use globe_ops::{Compute, Fused, Tensor, Variant, WeightFormat, packed_linear};
-use globe_tests::{assert_close, gpu, packed, random, random_tensor, values, variants};
+use globe_tests::{
+    assert_close, gpu, packed, packed_in_parts, random, random_tensor, values, variants,
+};
 
 use crate::SUM_TOL;
 
 /// Of the largest output, for sums over 96 inputs that are each off by at most 1/254.
 const DOT_TOL: f32 = 2e-2;
 
+#[derive(Clone, Copy, Debug)]
 struct Case {
     rows: usize,
     cols: usize,
@@ -17,9 +20,19 @@ struct Case {
 }
 
 fn product(case: &Case, format: WeightFormat, compute: &Compute) -> Vec<f32> {
+    product_in_parts(case, case.outputs, format, compute)
+}
+
+/// The same by a matrix in parts of so many rows.
+fn product_in_parts(
+    case: &Case,
+    part_rows: usize,
+    format: WeightFormat,
+    compute: &Compute,
+) -> Vec<f32> {
     let Case { rows, cols, outputs, .. } = *case;
     let device = &compute.device;
-    let weight = packed(&random(outputs * cols, 2), outputs, cols, format, compute);
+    let weight = packed_in_parts(&random(outputs * cols, 2), part_rows, cols, format, compute);
     let x = random_tensor([rows, cols], 1, device);
     let bias: Tensor<1> = random_tensor([outputs], 3, device);
     let norm: Tensor<1> = random_tensor([cols], 4, device);
@@ -72,6 +85,11 @@ fn matches_the_oracle_at_awkward_sizes() {
             (33, 320, 65),
             (65, 96, 63),
             (130, 40, 129),
+            // By packed_linear_many_lanes.wgsl, where there are lanes.
+            (16, 320, 128),
+            (31, 85, 97),
+            (32, 320, 200),
+            (100, 96, 256),
         ] {
             check(&Case { rows, cols, outputs, ..PLAIN }, format);
         }
@@ -80,11 +98,14 @@ fn matches_the_oracle_at_awkward_sizes() {
 
 #[test]
 fn what_stands_around_the_product_matches_the_oracle() {
-    for rows in [1, 3, 8, 21, 32, 33] {
+    let few = [1, 3, 8, 21, 32, 33].map(|rows| (rows, 70));
+    // By packed_linear_many_lanes.wgsl, where there are lanes.
+    let many = [(16, 120), (31, 120)];
+    for (rows, outputs) in few.into_iter().chain(many) {
         for bits in 0..16u32 {
             let has = |bit: u32| bits >> bit & 1 == 1;
             let (bias, norm, residual, swiglu) = (has(0), has(1), has(2), has(3));
-            let case = Case { rows, cols: 100, outputs: 70, bias, norm, residual, swiglu };
+            let case = Case { rows, cols: 100, outputs, bias, norm, residual, swiglu };
             check(&case, WeightFormat::Q4);
             check(&case, WeightFormat::F32);
         }
@@ -134,16 +155,24 @@ fn integers_of_eight_bits_are_near_and_zeros_stay_zeros() {
 
 #[test]
 fn a_matrix_in_parts_is_one_matrix() {
-    let (rows, cols, outputs) = (3, 64, 100);
-    let weights = random(outputs * cols, 2);
-    let x = |compute: &Compute| random_tensor([rows, cols], 1, &compute.device);
+    for (outputs, part_rows) in [(100, 34), (256, 128)] {
+        for rows in [1, 3, 16, 33, 65] {
+            let case = Case { rows, outputs, ..PLAIN };
+            check_parts(&case, part_rows);
+            check_parts(&Case { bias: true, residual: true, ..case }, part_rows);
+            check_parts(&Case { swiglu: true, ..case }, part_rows);
+            check_parts(&Case { norm: true, ..case }, part_rows);
+        }
+    }
+}
+
+/// Parts change no bit.
+fn check_parts(case: &Case, part_rows: usize) {
     for &variant in variants() {
         let compute = gpu().clone().with_variant(variant);
-        let whole = packed(&weights, outputs, cols, WeightFormat::Q8, &compute);
-        let parts = globe_tests::packed_in_parts(&weights, 34, cols, WeightFormat::Q8, &compute);
-        let product =
-            |weight| values(packed_linear(x(&compute), weight, None, Fused::default()).unwrap());
-        assert_eq!(product(&whole), product(&parts), "{variant:?}");
+        let whole = product(case, WeightFormat::Q8, &compute);
+        let parts = product_in_parts(case, part_rows, WeightFormat::Q8, &compute);
+        assert_eq!(whole, parts, "{variant:?} {case:?} in parts of {part_rows}");
     }
 }
 

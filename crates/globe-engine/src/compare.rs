@@ -2,7 +2,7 @@
 
 use globe_image::Photo;
 use globe_model::TraceStage;
-use globe_ops::{Tensor, read_f32};
+use globe_ops::{Tensor, gather_rows, read_f32, tensor_i32};
 use globe_text::Prompt;
 use serde::Serialize;
 
@@ -94,27 +94,30 @@ async fn answer(
 /// What a model says at every token of `answer`.
 async fn forced(
     engine: &Engine,
-    (prepared, features): Looked,
+    (mut prepared, features): Looked,
     answer: &[u32],
 ) -> Result<(Seen, usize)> {
     // The last token of the answer is only predicted, never read.
-    let mut ids = prepared.ids.clone();
-    ids.extend_from_slice(&answer[..answer.len().saturating_sub(1)]);
-    let mut cache = engine.model().cache(ids.len(), 0, 1);
+    prepared.ids.extend_from_slice(&answer[..answer.len().saturating_sub(1)]);
+    let (model, Prepared { ids, grids, .. }, n) = (engine.model(), &prepared, answer.len());
+    let logits_bytes = 4 * n as u64 * model.config().text.vocab_size as u64;
+    engine.check_buffer(engine.plan(&prepared, 0, false, 1).largest_buffer.max(logits_bytes))?;
+    let mut cache = model.cache(ids.len(), 0, 1);
+    let seen: Vec<i32> = (ids.len() - n..ids.len()).map(|row| row as i32).collect();
+    let seen = tensor_i32(seen, [n], &engine.compute.device);
     let mut traced: Vec<Tensor<2>> = Vec::new();
     let mut trace = |stage, x: &Tensor<2>| {
         if matches!(stage, TraceStage::TextLayer(_)) {
-            traced.push(x.clone());
+            // A copy: a view would keep the rows of the whole prompt on the device.
+            traced.push(gather_rows(x, seen.clone()));
         }
     };
-    let (grids, n) = (&prepared.grids, answer.len());
-    let logits = engine.model().prefill_traced(&ids, features, grids, &mut cache, n, &mut trace)?;
+    let logits = model.prefill_traced(ids, features, grids, &mut cache, n, &mut trace)?;
     let [_, vocab] = logits.dims();
     let logits = crate::engine::finite(read_f32(logits).await?)?;
     let mut layers = Vec::with_capacity(traced.len());
     for x in traced {
-        let [tokens, width] = x.dims();
-        layers.push(read_f32(x).await?.split_off((tokens - n) * width));
+        layers.push(read_f32(x).await?);
     }
     Ok((Seen { logits, layers }, vocab))
 }

@@ -218,13 +218,16 @@ impl Engine {
     /// Features of the images of a prompt: `[image tokens, hidden_size]`, or `None` without images.
     ///
     /// # Errors
-    /// [`Error::Model`] if patches and grids do not fit together.
+    /// [`Error::Model`] if patches and grids do not fit together, [`Error::Ops`] if the photos need a larger
+    /// buffer than the adapter binds.
     pub fn encode(&self, prepared: &mut Prepared) -> Result<Option<Tensor<2>>> {
         if prepared.grids.is_empty() {
             return Ok(None);
         }
+        let plan = self.plan(prepared, 0, false, 1);
+        self.check_buffer(plan.largest_buffer)?;
         if let (Some(budget), Some(kept)) = (self.budget, self.kept.bytes())
-            && self.plan(prepared, 0, false, 1).encoding_bytes(kept) > budget
+            && plan.encoding_bytes(kept) > budget
         {
             self.kept.clear();
         }
@@ -279,7 +282,8 @@ impl Engine {
     /// Reads the prompt, leaving room for answers of `max_tokens`.
     ///
     /// # Errors
-    /// [`Error::ContextTooLong`] with all numbers, [`Error::Model`] if parts do not fit together.
+    /// [`Error::ContextTooLong`] with all numbers, [`Error::Model`] if parts do not fit together, [`Error::Ops`]
+    /// if prompt and answers need a larger buffer than the adapter binds.
     pub fn prefill(
         &self,
         prepared: &Prepared,
@@ -304,6 +308,7 @@ impl Engine {
         let answers = if self.model.can_batch() { answers } else { 1 };
         let size = [prepared.ids.len().next_multiple_of(self.bucket()), max_tokens, answers];
         let plan = self.plan(prepared, max_tokens, true, answers);
+        self.check_buffer(plan.largest_buffer)?;
         let new = || Room::new(self.model.cache(size[0], size[1], size[2]), size, plan);
         let mut room = self.kept.lend(size, new);
         let (ids, grids) = (&prepared.ids, &prepared.grids);

@@ -173,6 +173,15 @@ impl Engine {
         }
     }
 
+    /// Errors if the adapter cannot bind a buffer of so many bytes: left to the driver, it would end the program.
+    pub(crate) fn check_buffer(&self, size_bytes: u64) -> Result<()> {
+        let limit_bytes = self.compute.max_binding_bytes;
+        match size_bytes > limit_bytes {
+            true => Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Bytes of the features of a photo of this height and width in pixels.
     ///
     /// # Errors

@@ -405,3 +405,33 @@ fn widened<const D: usize>(x: Tensor<D>, width: usize) -> Tensor<D> {
     let zeros = Tensor::zeros(shape, &x.device());
     Tensor::cat(vec![x, zeros], D - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tests against the oracle in `tests/it/packed_linear.rs` have these sizes, so that they reach both kernels.
+    #[test]
+    fn lanes_take_sixteen_rows_at_once_where_that_fills_up_little() {
+        let kernel = |rows: usize, outputs: usize| {
+            let plan = PackedPlan {
+                format: WeightFormat::Q8,
+                variant: Variant::Lanes,
+                rows: outputs,
+                blocks: 1,
+                scale_words: 1,
+                first: 0,
+                flags: 0,
+                norm_dim: BLOCK,
+                eps: 0.0,
+            };
+            plan.row_kernel(rows).0
+        };
+        for (rows, outputs) in [(16, 128), (31, 97), (32, 200), (100, 256), (16, 120), (31, 120)] {
+            assert_eq!(kernel(rows, outputs), Kernel::PackedLinearManyLanes, "{rows} {outputs}");
+        }
+        for (rows, outputs) in [(1, 33), (4, 64), (16, 65), (33, 65), (130, 129)] {
+            assert_eq!(kernel(rows, outputs), Kernel::PackedLinearLanes, "{rows} {outputs}");
+        }
+    }
+}

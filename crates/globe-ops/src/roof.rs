@@ -24,6 +24,8 @@ pub struct Work {
     pub bytes: f64,
     /// Floating-point operations of one run.
     pub flops: f64,
+    /// Every element of the result.
+    pub written: f32,
 }
 
 impl Work {
@@ -32,7 +34,7 @@ impl Work {
         let n = bytes / 16 * 4;
         let device = &compute.device;
         let (x, y) = (zeros([n], device), zeros([n], device));
-        Self { kernel: Kernel::BenchCopy, x, y, bytes: 8.0 * n as f64, flops: 0.0 }
+        Self { kernel: Kernel::BenchCopy, x, y, bytes: 8.0 * n as f64, flops: 0.0, written: 0.0 }
     }
 
     /// Multiplies and adds in registers, in `groups` workgroups.
@@ -41,7 +43,8 @@ impl Work {
         let device = &compute.device;
         let (x, y) = (zeros([n], device), zeros([n], device));
         let flops = n as f64 * f64::from(ROUNDS) * FLOPS_PER_ROUND;
-        Self { kernel: Kernel::BenchFma, x, y, bytes: 8.0 * n as f64, flops }
+        let written = 30.0; // bench_fma.wgsl, for inputs of 0
+        Self { kernel: Kernel::BenchFma, x, y, bytes: 8.0 * n as f64, flops, written }
     }
 
     /// Queues one run.

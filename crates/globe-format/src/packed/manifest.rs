@@ -387,6 +387,6 @@ fn fail(field: &str, reason: String) -> Error {
     Error::Manifest { field: field.into(), reason }
 }
 
-fn tensor_fail(tensor: &PackedTensor, reason: &str) -> Error {
+pub(super) fn tensor_fail(tensor: &PackedTensor, reason: &str) -> Error {
     fail(&format!("tensors: `{}`", tensor.name), reason.into())
 }

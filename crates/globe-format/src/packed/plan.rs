@@ -27,20 +27,21 @@ pub fn plan(
             shape: spec.shape(),
             parts: Vec::new(),
         };
-        with_parts(tensor, &mut end)
+        with_parts(tensor, spec.turn(), &mut end)
     });
     Ok((tensors.collect::<Result<_>>()?, end))
 }
 
-/// Cuts a tensor into equal parts, the last one smaller, each placed after `end`.
-fn with_parts(mut tensor: PackedTensor, end: &mut u64) -> Result<PackedTensor> {
+/// Cuts a tensor into equal parts of whole turns, the last one smaller, each placed after `end`.
+fn with_parts(mut tensor: PackedTensor, turn: usize, end: &mut u64) -> Result<PackedTensor> {
     let (rows, row_bytes, scale_bytes) =
         (tensor.rows(), tensor.row_bytes(), tensor.row_scale_bytes());
     let too_large =
         || Error::Spec { tensor: tensor.name.clone(), reason: "is larger than 2^64 bytes".into() };
     let whole = (rows as u64).checked_mul(row_bytes + scale_bytes + 2 * ALIGN_BYTES);
     whole.and_then(|size| size.checked_add(*end)).ok_or_else(too_large)?;
-    let most = usize::try_from(MAX_PART_BYTES / row_bytes).unwrap_or(usize::MAX).max(1);
+    let most = usize::try_from(MAX_PART_BYTES / row_bytes).unwrap_or(usize::MAX);
+    let most = (most / turn * turn).max(turn);
     let mut take = |size: u64| {
         let extent = Extent { offset: *end, size };
         *end = extent.end().next_multiple_of(ALIGN_BYTES);
@@ -58,7 +59,7 @@ fn with_parts(mut tensor: PackedTensor, end: &mut u64) -> Result<PackedTensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packed::Class;
+    use crate::packed::{Class, SourceRows};
 
     #[test]
     fn arrays_are_aligned_and_large_tensors_are_cut() {
@@ -79,6 +80,26 @@ mod tests {
         assert_eq!(table.parts[0].scales.unwrap().size, most as u64 * 112 * 2);
         assert_eq!(tower.parts[0].words.size, 3 * 2 * 64);
         assert_eq!(total, tower.parts[0].words.end().next_multiple_of(ALIGN_BYTES));
+    }
+
+    #[test]
+    fn no_part_of_a_published_model_separates_gate_and_up() {
+        let sizes = [(2048, 11_008), (3584, 18_944), (5120, 27_648), (8192, 29_568)];
+        let formats = [WeightFormat::Q4, WeightFormat::Q8, WeightFormat::F16];
+        for ((cols, rows), format) in sizes.into_iter().flat_map(|s| formats.map(|f| (s, f))) {
+            let source =
+                |name: &str| SourceRows { name: name.into(), rows, cols, padded_rows: rows };
+            let sources = vec![source("gate"), source("up")];
+            let spec = TensorSpec::interleave("gate_up", Class::Text, sources);
+            let (tensors, _) = plan(&[spec], format, format).unwrap();
+            let (mut covered, what) = (0, format!("{rows} x {cols} as {format}"));
+            for part in &tensors[0].parts {
+                assert_eq!((part.first_row, part.rows % 2), (covered, 0), "{what}");
+                assert!(part.words.size <= MAX_PART_BYTES, "{what}");
+                covered += part.rows;
+            }
+            assert_eq!(covered, 2 * rows, "{what}");
+        }
     }
 
     #[test]

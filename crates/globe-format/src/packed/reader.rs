@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 use super::{
     damage::{Damage, DamageReport},
     digest,
-    manifest::{Extent, FileEntry, JOURNAL_FILE, MANIFEST_FILE, Manifest, PackedTensor},
+    manifest::{
+        Extent, FileEntry, JOURNAL_FILE, MANIFEST_FILE, Manifest, PackedTensor, tensor_fail,
+    },
     spec::TensorSpec,
 };
 use crate::{
@@ -108,10 +110,11 @@ impl<S: Source> Packed<S> {
         Ok(Cow::Owned(joined))
     }
 
-    /// Checks that the folder holds exactly the tensors of a model, with their shapes.
+    /// Checks that the folder holds exactly the tensors of a model, with their shapes, and that no part ends
+    /// between rows that are read together.
     ///
     /// # Errors
-    /// [`Error::Names`] listing all differences.
+    /// [`Error::Names`] listing all differences, [`Error::Manifest`] naming a tensor that was cut wrongly.
     pub fn check(&self, specs: &[TensorSpec]) -> Result<()> {
         let expected: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), spec.shape())).collect();
         let present = self.manifest.tensors.iter().map(|tensor| {
@@ -119,7 +122,21 @@ impl<S: Source> Packed<S> {
             (tensor.name.as_str(), Present { shape: &tensor.shape, label })
         });
         let report = names::compare(&expected, &present.collect(), |_| false);
-        if report.is_empty() { Ok(()) } else { Err(Error::Names(Box::new(report))) }
+        if !report.is_empty() {
+            return Err(Error::Names(Box::new(report)));
+        }
+        specs.iter().try_for_each(|spec| check_turns(self.tensor(&spec.name)?, spec.turn()))
+    }
+}
+
+/// Errors if a part ends within a turn: `globe convert` once cut matrices of more than 128 MiB so.
+fn check_turns(tensor: &PackedTensor, turn: usize) -> Result<()> {
+    match tensor.parts.iter().find(|part| !part.rows.is_multiple_of(turn)) {
+        None => Ok(()),
+        Some(part) => {
+            let reason = format!("a part of {} rows, not a multiple of {turn}", part.rows);
+            Err(tensor_fail(tensor, &reason))
+        }
     }
 }
 
@@ -230,4 +247,56 @@ fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<()> {
     let fail = || Error::OutOfMemory { tensor: "packed tensor".into(), bytes: size };
     let n = usize::try_from(size).map_err(|_| fail())?;
     bytes.try_reserve_exact(n).map_err(|_| fail())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packed::{Class, Part, Provenance, SourceRows, plan};
+    use crate::quant::WeightFormat;
+
+    fn opened(tensors: Vec<PackedTensor>) -> Packed<Vec<u8>> {
+        let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        let manifest = Manifest {
+            format: String::new(),
+            version: 0,
+            architecture: String::new(),
+            bits: 8,
+            vision_bits: 8,
+            source: Provenance::default(),
+            shard_bytes: 0,
+            total_bytes: 0,
+            shards: Vec::new(),
+            sha256: String::new(),
+            files: Vec::new(),
+            tensors,
+        };
+        Packed { manifest, by_name, shards: Vec::new() }
+    }
+
+    #[test]
+    fn a_part_that_separates_gate_and_up_is_refused() {
+        let source =
+            |name: &str| SourceRows { name: name.into(), rows: 8, cols: 32, padded_rows: 8 };
+        let pair = vec![source("gate"), source("up")];
+        let specs = [
+            TensorSpec::interleave("gate_up", Class::Text, pair.clone()),
+            TensorSpec::stack("qk", Class::Text, pair),
+        ];
+        let (mut tensors, _) = plan(&specs, WeightFormat::Q8, WeightFormat::Q8).unwrap();
+        opened(tensors.clone()).check(&specs).unwrap();
+        let cut = |tensor: &mut PackedTensor| {
+            let part = tensor.parts[0].clone();
+            tensor.parts[0].rows = 9;
+            tensor.parts.push(Part { first_row: 9, rows: 7, ..part });
+        };
+        cut(&mut tensors[1]);
+        opened(tensors.clone()).check(&specs).unwrap();
+        cut(&mut tensors[0]);
+        assert_eq!(
+            opened(tensors).check(&specs).unwrap_err().to_string(),
+            "manifest.json: tensors: `gate_up`: a part of 9 rows, not a multiple of 2; \
+             convert or download the model again"
+        );
+    }
 }

@@ -111,6 +111,14 @@ impl TensorSpec {
         (row < self.sources[idx].rows).then_some((idx, row))
     }
 
+    /// Rows that are read together and must stay in one part: one of each source where they alternate.
+    pub fn turn(&self) -> usize {
+        match self.order {
+            RowOrder::Stack => 1,
+            RowOrder::Interleave => self.sources.len(),
+        }
+    }
+
     /// Shape in the manifest: `[rows]` of a vector, `[rows, cols]` of a matrix.
     pub fn shape(&self) -> Vec<usize> {
         match self.class {
