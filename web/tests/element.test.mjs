@@ -140,6 +140,28 @@ test('a result that is set after a failure is shown', () => inPage(async (page) 
   assert.equal(await page.getByRole('alert').count(), 0);
 }));
 
+test('what is no photo is said before a model is loaded as well, HEIC by name', () => inPage(async (page) => {
+  const heic = Buffer.concat([Buffer.from([0, 0, 0, 24]), Buffer.from('ftypheic'), Buffer.alloc(64)]);
+  await page.locator('#file').setInputFiles({ name: 'photo.heic', mimeType: 'image/heic', buffer: heic });
+  await page.getByRole('alert').getByText(/convert HEIC photos to JPEG\.$/).waitFor();
+  await page.locator('#file').setInputFiles(photo('photo.jpg'));
+  await shown(page);
+  assert.equal(await page.getByRole('alert').count(), 0);
+}));
+
+test('what the engine knows of a photo is forgotten with it', () => inPage(async (page) => {
+  await loadModel(page);
+  await page.locator('#file').setInputFiles(photo('first.jpg'));
+  await locate(page);
+  await locator(page).evaluate(({ globe }) => {
+    window.forgotten = 0;
+    const { forget } = globe;
+    globe.forget = () => (window.forgotten++, forget.call(globe));
+  });
+  await page.locator('#file').setInputFiles(photo('second.jpg'));
+  await page.waitForFunction(() => window.forgotten === 1);
+}));
+
 test('a camera that is refused is a sentence', () => inPage(async (page) => {
   await page.evaluate(() => {
     MediaDevices.prototype.getUserMedia = () => Promise.reject(new DOMException('refused', 'NotAllowedError'));

@@ -33,7 +33,7 @@ async function open(folder, work, headers = {}) {
 
 /** Loads and locates by the buttons of the element. */
 async function useElement(page) {
-  await page.getByRole('button', { name: 'Load the model' }).click();
+  await page.getByRole('button', { name: /^Download and load, \d+\s[kM]B$/ }).click();
   await page.getByText(/Model ready/).waitFor({ timeout: 120_000 });
   await page.locator('globe-locator').evaluate((element) => Object.assign(element, { samples: 1, maxTokens: 4 }));
   await page.locator('#file').setInputFiles(PHOTO);

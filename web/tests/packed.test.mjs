@@ -96,3 +96,20 @@ test('no answers at once are refused by name', async () => {
   assert.match(refused, /^Option: batch is 0, expected at least 1/);
   assert.deepEqual(page.faults, []);
 });
+
+test('a visitor chooses such a folder of theirs, which lies on no server', async () => {
+  const visited = await newPage(browser, server);
+  visited.setDefaultTimeout(60_000);
+  await visited.evaluate(async () => {
+    await import('/dist/element.js');
+    document.body.append(Object.assign(document.createElement('globe-locator'), { samples: 1, maxTokens: 6 }));
+  });
+  await visited.locator('#folder').setInputFiles(model);
+  await visited.getByText(/Model ready/).waitFor();
+  await visited.locator('#file').setInputFiles(join(GOLDEN, PHOTO));
+  await visited.getByRole('button', { name: 'Locate', exact: true }).click();
+  await visited.locator('.headline').waitFor();
+  const { verified, storage } = await visited.locator('globe-locator').evaluate(({ globe }) => globe.info);
+  assert.deepEqual({ verified, storage, faults: visited.faults }, { verified: true, storage: 'none', faults: [] });
+  await visited.context().close();
+});

@@ -220,6 +220,19 @@ test('the page opens and locates without network; sealed, it reaches nothing', a
   await page.context().close();
 });
 
+test('without network and without a model the page says so, and tries again', async () => {
+  const page = await newPage(browser, server, '');
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await page.context().setOffline(true);
+  await page.reload();
+  await page.getByText(/this device is offline, and the model is not stored\.$/).waitFor();
+  await page.context().setOffline(false);
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('button', { name: /^Download and load/ }).waitFor();
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
+
 test('a second tab does not unseal the first one', async () => {
   const page = await newPage(browser, server, '');
   await loadModel(page);

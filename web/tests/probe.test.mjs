@@ -140,6 +140,7 @@ test('who asks for the processor is told whether the model fits there, and a fol
   server.files['/plain/config.json'] = Buffer.from('{}');
   server.files['/plain/model.safetensors.index.json'] = Buffer.from(JSON.stringify({ metadata: { total_size: 700 << 20 }, weight_map: {} }));
   const plain = await ask('/plain/', { device: 'cpu' });
+  assert.deepEqual([plain.probe.fits, plain.probe.code], [false, 'DoesNotFit']);
   assert.match(`${plain.loaded.code}: ${plain.loaded.message}`, /^DoesNotFit: .*this one takes up to 1400 MiB$/);
   assert.deepEqual(weightsAsked().filter(({ method }) => method !== 'HEAD'), []);
 });
@@ -191,7 +192,8 @@ test('what the storage cannot keep is said, and refused only where memory could 
 
 test('a model that is not there, and a manifest of a newer version', async () => {
   const { probe } = await ask('/golden/untied/');
-  assert.equal(probe.fits, true, 'a folder without a manifest may still be a model');
+  const { bytes, keeps } = probe.model;
+  assert.deepEqual([probe.fits, bytes > 0, keeps], [true, true, false], 'a folder without a manifest may still be a model, which is kept nowhere');
   const { probe: none, loaded: nothing } = await ask('/nowhere/');
   assert.deepEqual([none.fits, none.code, nothing.code], [false, 'Model', 'Model']);
   assert.match(none.reason, /^no model is at http:\/\/localhost:\d+\/nowhere\/: it has neither a manifest nor a config\.json; check the address$/);

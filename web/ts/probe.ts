@@ -2,9 +2,9 @@
 
 import { asGlobeError, secureOnly, type ErrorCode } from './errors.js';
 import { findAdapter } from './gpu.js';
-import { expectModel, fetchManifest } from './model/folder.js';
+import { expectModel, fetchManifest, unlistedBytes } from './model/folder.js';
 import { digestOfText } from './model/download.js';
-import { cpuFault, type Manifest } from './model/manifest.js';
+import { cpuFault, widenedAtMost, type Manifest } from './model/manifest.js';
 import { MAX_UNSTORED_BYTES, canStore, memoryFault } from './model/store.js';
 import type { AdapterInfo, DeviceChoice, StoredModel } from './types.js';
 import { folderUrl } from './urls.js';
@@ -29,7 +29,7 @@ export interface Probe {
   device: 'gpu' | 'cpu' | null;
   adapter: AdapterInfo | null;
   storage: { quota: number; usage: number } | null;
-  /** Of the model, where one was named and has a manifest, `digest` the SHA-256 of that. `keeps`: a later visit finds it stored. */
+  /** Of the model, where one was named; `digest`: the SHA-256 of its manifest, empty if it has none and is kept nowhere. `keeps`: a later visit finds it stored. */
   model: { bytes: number; neededBytes: number; keeps: boolean; digest: string } | null;
 }
 
@@ -65,17 +65,18 @@ export async function probe(url: string | undefined, { device, cache, kept }: Wa
   } catch (thrown) {
     return fails(thrown, { ...facts, model: null });
   }
-  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes), keeps: cache && (await canStore()), digest: known.digest };
+  const listed = known !== null && known.digest !== '';
+  const model = known && { bytes: known.totalBytes, neededBytes: needed(known.totalBytes), keeps: cache && listed && (await canStore()), digest: known.digest };
   const verdict = (fits: boolean, device: Probe['device'], reason: string, code: ErrorCode | null = null): Probe => ({ fits, reason, code, device, model, ...facts });
   let room = storage && Math.max(0, storage.quota - storage.usage);
   // What is stored of this model takes no more.
   if (model && room !== null && model.bytes > room) room += (await kept().catch(() => null))?.bytes ?? 0;
-  const unstored = cache && model && room !== null && model.bytes > room ? room : null;
+  const unstored = cache && listed && model && room !== null && model.bytes > room ? room : null;
   if (model && unstored !== null) {
     model.keeps = false;
     if (model.bytes > MAX_UNSTORED_BYTES) return verdict(false, null, `The model has ${size(model.bytes)}, this browser grants ${size(unstored)} of storage.`, 'Quota');
   }
-  const tooLarge = model && !cache ? memoryFault(model.bytes) : null;
+  const tooLarge = model && listed && !cache ? memoryFault(model.bytes) : null;
   if (tooLarge) return verdict(false, null, tooLarge.message, tooLarge.code);
   if (device === 'gpu' && missing) return verdict(false, null, missing.message, missing.code);
   if (device === 'cpu' || missing) {
@@ -93,14 +94,16 @@ export async function probe(url: string | undefined, { device, cache, kept }: Wa
   return verdict(true, 'gpu', `This browser can run it on its graphics processor.${memory}${visits}`);
 }
 
-/** The manifest of a folder, or null for one that has none but a model. Without the network, a stored model is as good. */
+/** What is known of the model of a folder; null for one that does not say its size. Without the network, a stored model is as good. */
 async function lookAt(url: string, kept: () => Promise<StoredModel | null>): Promise<Known | null> {
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const base = folderUrl(url);
   try {
     const manifest = await fetchManifest(base, signal);
-    if (!manifest) await expectModel(base, signal);
-    return manifest && { ...manifest, digest: await digestOfText(manifest.text) };
+    if (manifest) return { ...manifest, digest: await digestOfText(manifest.text) };
+    await expectModel(base, signal);
+    const totalBytes = await unlistedBytes(base, signal);
+    return totalBytes > 0 ? { totalBytes, widenedBytes: widenedAtMost(totalBytes), largestPart: 0, digest: '' } : null;
   } catch (thrown) {
     const stored = asGlobeError(thrown).code === 'Network' ? await kept() : null;
     if (!stored?.complete) throw thrown;

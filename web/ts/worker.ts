@@ -185,7 +185,7 @@ async function openSource(args: LoadArgs, signal: AbortSignal, emit: Emit<'load'
   const base = args.source.url;
   const store = await openStore(args.cache);
   const manifest = await fetchManifest(base, signal, store);
-  await choose(async () => manifest?.widenedBytes ?? unlistedBytes(base, signal));
+  await choose(async () => manifest?.widenedBytes ?? widenedAtMost(await unlistedBytes(base, signal)));
   if (!manifest) {
     const onBytes = (bytes: number) => {
       moved();

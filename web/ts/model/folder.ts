@@ -4,7 +4,7 @@ import { GlobeError, asGlobeError, stopIf } from '../errors.js';
 import { kernelList, type KernelList } from '../kernels.js';
 import { SEALED } from '../sealed.js';
 import { bodyOf, digestOf, digestOfText, ensure, expectFile, fileLock, network, type DownloadContext, type Hasher } from './download.js';
-import { MANIFESTS, parseManifest, storedEntries, widenedAtMost, type Entry, type Manifest, type StoredEntry } from './manifest.js';
+import { MANIFESTS, parseManifest, storedEntries, type Entry, type Manifest, type StoredEntry } from './manifest.js';
 import { PIECE_BYTES, megabytes, parsed, record, setRecord, type FileRecord, type Store } from './store.js';
 import type { StoredModel, Verification } from '../types.js';
 
@@ -52,13 +52,13 @@ export async function expectModel(base: string, signal: AbortSignal): Promise<vo
   if (response.status === 404 || isPage(response)) throw new GlobeError('Model', `no model is at ${base}: it has neither a manifest nor a config.json; check the address`);
 }
 
-/** What a folder without a manifest takes as f32, as far as its weights say; 0 where they do not. */
+/** Bytes of the weights in a folder without a manifest, as far as they say; 0 where they do not. */
 export async function unlistedBytes(base: string, signal: AbortSignal): Promise<number> {
   const head = await request(WEIGHTS, base + WEIGHTS, { method: 'HEAD', signal });
-  if (head.ok && !isPage(head)) return widenedAtMost(Number(head.headers.get('content-length') ?? 0));
+  if (head.ok && !isPage(head)) return Number(head.headers.get('content-length') ?? 0);
   const index = await fetchText(base, WEIGHTS_INDEX, signal);
   const size = parsed<{ metadata?: { total_size?: unknown } }>(index)?.metadata?.total_size;
-  return typeof size === 'number' ? widenedAtMost(size) : 0;
+  return typeof size === 'number' ? size : 0;
 }
 
 /** Some hosts answer every unknown path with their start page. */
