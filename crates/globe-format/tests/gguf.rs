@@ -273,3 +273,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_model_whose_head_is_its_embedding_stores_none() {
+    // Other names end so too; this one is as long as its count says.
+    let (head, other) = (b"\x0d\0\0\0\0\0\0\0output.weight", b"\x0d\0\0\0\0\0\0\0outpux.weight");
+    let text = parse(replaced("text.gguf", head, other)).unwrap();
+    let tied = GgufModel::new(text, parse(bytes("mmproj.gguf")).unwrap()).unwrap();
+    assert_eq!(tied.shape("lm_head.weight"), None);
+    assert!(!tied.tensor_names().iter().any(|name| name == "lm_head.weight"));
+    let files: BTreeMap<String, Vec<u8>> = tied.small_files().unwrap().into_iter().collect();
+    let config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
+    assert_eq!(config["tie_word_embeddings"], json!(true));
+}
+
+#[test]
+fn one_of_several_files_is_refused() {
+    let mut text = bytes("text.gguf");
+    // One more entry, 16 bits wide: version, then how many tensors and entries there are, then these.
+    let n_entries = u64::from_le_bytes(text[16..24].try_into().unwrap()) + 1;
+    text[16..24].copy_from_slice(&n_entries.to_le_bytes());
+    let entry =
+        [&11u64.to_le_bytes()[..], b"split.count", &2u32.to_le_bytes(), &3u16.to_le_bytes()];
+    text.splice(24..24, entry.concat());
+    text.extend([0; 64]);
+    let model = GgufModel::new(parse(text).unwrap(), parse(bytes("mmproj.gguf")).unwrap());
+    let error = model.unwrap_err().to_string();
+    assert!(error.contains("split.count: one of several files; join them"), "{error}");
+}
