@@ -247,11 +247,7 @@ fn check(
     };
     let plan = weights.plan(config, &work);
     plan.check(budget.unwrap_or(u64::MAX))?;
-    let (size_bytes, limit_bytes) = (plan.largest_buffer, compute.max_binding_bytes);
-    if size_bytes > limit_bytes {
-        return Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into());
-    }
-    Ok(())
+    Ok(compute.check_binding(plan.largest_buffer)?)
 }
 
 /// Patches of a square image.

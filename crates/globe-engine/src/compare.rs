@@ -101,7 +101,9 @@ async fn forced(
     prepared.ids.extend_from_slice(&answer[..answer.len().saturating_sub(1)]);
     let (model, Prepared { ids, grids, .. }, n) = (engine.model(), &prepared, answer.len());
     let logits_bytes = 4 * n as u64 * model.config().text.vocab_size as u64;
-    engine.check_buffer(engine.plan(&prepared, 0, false, 1).largest_buffer.max(logits_bytes))?;
+    engine
+        .compute
+        .check_binding(engine.plan(&prepared, 0, false, 1).largest_buffer.max(logits_bytes))?;
     let mut cache = model.cache(ids.len(), 0, 1);
     let seen: Vec<i32> = (ids.len() - n..ids.len()).map(|row| row as i32).collect();
     let seen = tensor_i32(seen, [n], &engine.compute.device);

@@ -225,7 +225,7 @@ impl Engine {
             return Ok(None);
         }
         let plan = self.plan(prepared, 0, false, 1);
-        self.check_buffer(plan.largest_buffer)?;
+        self.compute.check_binding(plan.largest_buffer)?;
         if let (Some(budget), Some(kept)) = (self.budget, self.kept.bytes())
             && plan.encoding_bytes(kept) > budget
         {
@@ -308,7 +308,7 @@ impl Engine {
         let answers = if self.model.can_batch() { answers } else { 1 };
         let size = [prepared.ids.len().next_multiple_of(self.bucket()), max_tokens, answers];
         let plan = self.plan(prepared, max_tokens, true, answers);
-        self.check_buffer(plan.largest_buffer)?;
+        self.compute.check_binding(plan.largest_buffer)?;
         let new = || Room::new(self.model.cache(size[0], size[1], size[2]), size, plan);
         let mut room = self.kept.lend(size, new);
         let (ids, grids) = (&prepared.ids, &prepared.grids);

@@ -151,11 +151,12 @@ impl Engine {
         self.check_context(prepared, max_tokens)?;
         let plan = |rows: u32| self.plan(prepared, max_tokens, penalties, rows as usize);
         let budget = self.budget.unwrap_or(u64::MAX);
-        let fits = |rows: &u32| {
-            let plan = plan(*rows);
-            plan.device_bytes() <= budget && plan.largest_buffer <= self.compute.max_binding_bytes
+        let check = |rows: u32| -> Result<()> {
+            let plan = plan(rows);
+            plan.check(budget)?;
+            Ok(self.compute.check_binding(plan.largest_buffer)?)
         };
-        let rows = (1..=wanted).rev().find(fits);
+        let rows = (1..=wanted).rev().find(|rows| check(*rows).is_ok());
         match rows {
             Some(rows) if rows < wanted && forced => Err(Error::BatchBeyondPlan {
                 wanted,
@@ -164,21 +165,7 @@ impl Engine {
                 budget: self.budget,
             }),
             Some(rows) => Ok(rows),
-            None => {
-                plan(1).check(budget)?;
-                let (size_bytes, limit_bytes) =
-                    (plan(1).largest_buffer, self.compute.max_binding_bytes);
-                Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into())
-            }
-        }
-    }
-
-    /// Errors if the adapter cannot bind a buffer of so many bytes: left to the driver, it would end the program.
-    pub(crate) fn check_buffer(&self, size_bytes: u64) -> Result<()> {
-        let limit_bytes = self.compute.max_binding_bytes;
-        match size_bytes > limit_bytes {
-            true => Err(globe_ops::Error::TooLarge { size_bytes, limit_bytes }.into()),
-            false => Ok(()),
+            None => check(1).map(|()| 1),
         }
     }
 

@@ -334,6 +334,19 @@ impl Compute {
         Self { max_binding_bytes, ..self }
     }
 
+    /// Errors if the adapter cannot bind a buffer of so many bytes: left to the driver, it would end the program.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] with both sizes.
+    pub fn check_binding(&self, size_bytes: u64) -> Result<()> {
+        let limit_bytes = self.max_binding_bytes;
+        if size_bytes > limit_bytes {
+            Err(Error::TooLarge { size_bytes, limit_bytes })
+        } else {
+            Ok(())
+        }
+    }
+
     /// Device and queue of wgpu, for replays that go around CubeCL, which submits each of them alone and natively
     /// issues it on a thread of its own; `None` on the CPU path.
     pub fn raw_queue(&self) -> Option<RawQueue> {

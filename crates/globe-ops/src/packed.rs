@@ -114,10 +114,7 @@ impl PackedMatrix {
             rows * Self::row_bytes(self.format, self.cols),
             rows * Self::row_scale_bytes(self.format, self.cols),
         ];
-        let (size_bytes, limit_bytes) = (words as u64, compute.max_binding_bytes);
-        if size_bytes > limit_bytes {
-            return Err(Error::TooLarge { size_bytes, limit_bytes });
-        }
+        compute.check_binding(words as u64)?;
         let words = Upload::begin(words, compute)?;
         let mut room = Upload::begin(scales.max(4), compute)?;
         if scales == 0 {

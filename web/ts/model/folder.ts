@@ -110,7 +110,7 @@ export async function storedModels(store: Store): Promise<StoredModel[]> {
     if (!kept) continue;
     const records = new Map<string, FileRecord | null>();
     for (const { sha256 } of filesOf(kept)) records.set(sha256, await record(store, sha256));
-    const bytes = storedBytes(records.values());
+    const bytes = arrived(records.values());
     const manifest = readable(kept.manifest);
     const complete = manifest !== null && manifest.entries.every(({ sha256 }) => records.get(sha256)?.complete);
     models.push({ url: kept.url, bytes, complete, digest: await digestOfText(kept.manifest.text), widenedBytes: manifest?.widenedBytes ?? 0, largestPart: manifest?.largestPart ?? 0 });
@@ -242,20 +242,21 @@ export async function storedFolder(base: string, manifest: Manifest, context: Do
 /** Stored bytes of a model that are of no use to another. */
 async function bytesOnlyIn(model: KeptModel, { entries }: Manifest, store: Store): Promise<number> {
   const others = filesOf(model).filter(({ sha256 }) => !entries.some((entry) => entry.sha256 === sha256));
-  return storedBytes(await Promise.all(others.map(({ sha256 }) => record(store, sha256))));
+  return storedBytes(others, store);
 }
 
-const storedBytes = (records: Iterable<FileRecord | null>) =>
+async function storedBytes(entries: StoredEntry[], store: Store): Promise<number> {
+  return arrived(await Promise.all(entries.map(({ sha256 }) => record(store, sha256))));
+}
+
+/** Bytes of the pieces that have arrived. */
+const arrived = (records: Iterable<FileRecord | null>) =>
   [...records].reduce((sum, r) => sum + (r ? Math.min(r.pieces.length * PIECE_BYTES, r.size) : 0), 0);
 
 /** Says early what the browser will refuse late, when `freed` bytes more are free; null if nothing. */
 async function lackOfRoom(manifest: Manifest, store: Store, freed: number): Promise<GlobeError | null> {
   if (store.kind === 'memory' || !navigator.storage?.estimate) return null;
-  let missing = 0;
-  for (const entry of manifest.entries) {
-    const present = await record(store, entry.sha256);
-    missing += entry.size - Math.min((present?.pieces.length ?? 0) * PIECE_BYTES, entry.size);
-  }
+  const missing = manifest.totalBytes - (await storedBytes(manifest.entries, store));
   const { quota = Infinity, usage = 0 } = await navigator.storage.estimate();
   const granted = quota - usage + freed;
   if (missing <= granted) return null;

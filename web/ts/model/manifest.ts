@@ -15,7 +15,7 @@ export type StoredEntry = Pick<Entry, 'sha256'>;
 
 /** Files that a kept manifest names, also one of another version. */
 export function storedEntries(text: string): StoredEntry[] {
-  const { files, shards } = (parsed<Raw>(text) ?? {}) as Raw;
+  const { files, shards }: Raw = parsed<Raw>(text) ?? {};
   return [...list(files), ...list(shards)].flatMap(({ sha256 }) => (typeof sha256 === 'string' && DIGEST.test(sha256) ? [{ sha256 }] : []));
 }
 
