@@ -49,5 +49,6 @@ mod train_packing;
 mod train_signals;
 mod training;
 mod training_full;
+mod upload;
 
 use globe_tests::{ELEMENT_TOL, SUM_TOL, gradient};

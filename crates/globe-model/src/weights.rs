@@ -1,12 +1,13 @@
 //! The one path from stored weights to tensors on the device.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use globe_format::packed::{Class, Extent, Packed, PackedTensor, Part, TensorSpec, format_of_bits};
 use globe_format::{Checkpoint, Dtype, Source, dequantize};
-use globe_ops::{Compute, PackedMatrix, Tensor, Variant, WeightFormat, flush, tensor_f32};
+use globe_ops::{Compute, PackedMatrix, Tensor, Uploads, Variant, WeightFormat, flush, tensor_f32};
 
 use crate::{Error, Result, WeightPlan};
 
@@ -96,6 +97,59 @@ pub(crate) struct Weights<'a, S> {
     dense: bool,
     /// Whatever is stored, matrices are f32.
     trained: bool,
+    /// Where packed tensors go.
+    rooms: RefCell<Rooms<'a>>,
+}
+
+/// Room on the device for the tensors of a packed folder, made a layer at a time: asked for one by one, rooms keep
+/// the driver waiting; asked for all at once, they do so before it has anything to do.
+#[derive(Default)]
+struct Rooms<'a> {
+    layer: String,
+    /// The first room of each tensor: every part has one of words, and one of scales if it has any.
+    first: BTreeMap<String, usize>,
+    uploads: Option<Uploads<'a>>,
+}
+
+impl<'a> Rooms<'a> {
+    /// Rooms of the tensors of `layer`, in place of those of the layer before, which have all been filled.
+    fn of<S: Source>(
+        layer: &str,
+        packed: &Packed<S>,
+        specs: &BTreeMap<String, TensorSpec>,
+        compute: &'a Compute,
+    ) -> Result<Self> {
+        let (mut first, mut sizes) = (BTreeMap::new(), Vec::new());
+        for name in specs.keys().filter(|name| layer_of(name) == layer) {
+            first.insert(name.clone(), sizes.len());
+            let extents = packed.tensor(name)?.parts.iter().flat_map(extents);
+            sizes.extend(extents.map(|extent| extent.size as usize));
+        }
+        let uploads = Some(Uploads::begin(&sizes, compute)?);
+        Ok(Self { layer: layer.into(), first, uploads })
+    }
+
+    fn uploads(&mut self) -> &mut Uploads<'a> {
+        self.uploads.as_mut().expect("rooms are looked up before they are filled")
+    }
+}
+
+/// The name up to the number of a layer or block; all of it, if there is none.
+fn layer_of(name: &str) -> &str {
+    let mut end = 0;
+    for word in name.split('.') {
+        end += word.len();
+        if !word.is_empty() && word.bytes().all(|c| c.is_ascii_digit()) {
+            return &name[..end];
+        }
+        end += 1;
+    }
+    name
+}
+
+/// Where a part lies.
+fn extents(part: &Part) -> impl Iterator<Item = Extent> {
+    [Some(part.words), part.scales].into_iter().flatten()
 }
 
 impl<'a, S: Source> Weights<'a, S> {
@@ -109,7 +163,7 @@ impl<'a, S: Source> Weights<'a, S> {
         let specs = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let dense = precision == Precision::Reference || !compute.is_gpu();
         let trained = precision == Precision::Trained;
-        Self { store, specs, compute, dense, trained }
+        Self { store, specs, compute, dense, trained, rooms: RefCell::default() }
     }
 
     /// Whether the model has this tensor.
@@ -132,7 +186,8 @@ impl<'a, S: Source> Weights<'a, S> {
         let spec = self.spec(name);
         let values = match self.store {
             Store::Checkpoint(checkpoint) => read_rows(checkpoint, spec, 0, spec.rows).await?,
-            Store::Packed(packed) => unpacked(packed, packed.tensor(name)?).await?,
+            Store::Packed(packed) if self.dense => unpacked(packed, packed.tensor(name)?).await?,
+            Store::Packed(packed) => return self.packed_vector(packed, packed.tensor(name)?).await,
             Store::Random(_) => vec![1.0; spec.rows],
         };
         self.upload(values, [spec.rows])
@@ -175,17 +230,50 @@ impl<'a, S: Source> Weights<'a, S> {
     async fn packed(&self, packed: &Packed<S>, tensor: &PackedTensor) -> Result<Matrix> {
         let format = kernel_format(tensor.format);
         let mut matrix = PackedMatrix::new(format, tensor.cols(), self.compute);
-        for Part { rows, words, scales, .. } in &tensor.parts {
-            let mut part = matrix.begin_part(*rows, self.compute)?;
-            for piece in pieces(*words) {
-                part.words(&packed.read(piece).await?)?;
-            }
-            for piece in scales.iter().copied().flat_map(pieces) {
-                part.scales(&packed.read(piece).await?)?;
-            }
-            matrix.end_part(part)?;
+        let mut room = self.first_room(packed, tensor)?;
+        for part in &tensor.parts {
+            let next = self.fill(packed, part, room).await?;
+            matrix.push_rooms(part.rows, self.rooms.borrow_mut().uploads(), room, self.compute)?;
+            room = next;
         }
         Ok(Matrix::Packed(Box::new(matrix)))
+    }
+
+    /// A vector as a packed folder holds it.
+    async fn packed_vector(&self, packed: &Packed<S>, tensor: &PackedTensor) -> Result<Tensor<1>> {
+        let mut values = Vec::with_capacity(1);
+        let mut room = self.first_room(packed, tensor)?;
+        for part in &tensor.parts {
+            let next = self.fill(packed, part, room).await?;
+            values.push(self.rooms.borrow_mut().uploads().values(room)?);
+            room = next;
+        }
+        match values.len() {
+            1 => Ok(values.remove(0)),
+            _ => Ok(Tensor::cat(values, 0)),
+        }
+    }
+
+    /// Where the rooms of a tensor begin.
+    fn first_room(&self, packed: &Packed<S>, tensor: &PackedTensor) -> Result<usize> {
+        let mut rooms = self.rooms.borrow_mut();
+        let layer = layer_of(&tensor.name);
+        if rooms.layer != layer {
+            *rooms = Rooms::of(layer, packed, &self.specs, self.compute)?;
+        }
+        Ok(rooms.first[&tensor.name])
+    }
+
+    /// Reads a part into its rooms, and says which room is the next.
+    async fn fill(&self, packed: &Packed<S>, part: &Part, mut room: usize) -> Result<usize> {
+        for extent in extents(part) {
+            for piece in pieces(extent) {
+                let bytes = packed.read(piece).await?;
+                self.rooms.borrow_mut().uploads().write(room, &bytes)?;
+            }
+            room += 1;
+        }
+        Ok(room)
     }
 
     /// A matrix put together from a checkpoint.
@@ -448,6 +536,16 @@ mod tests {
         assert_eq!(cut(3 * mebi, mebi), of(&[(3 * mebi, mebi)]));
         let cut = cut(3 * mebi, 6 * mebi);
         assert_eq!(cut, of(&[(3 * mebi, mebi), (4 * mebi, 4 * mebi), (8 * mebi, mebi)]));
+    }
+
+    #[test]
+    fn a_layer_ends_at_its_number() {
+        assert_eq!(layer_of("model.layers.10.mlp.down_proj.weight"), "model.layers.10");
+        assert_eq!(layer_of("visual.blocks.1.norm1.weight"), "visual.blocks.1");
+        assert_eq!(layer_of("visual.merger.mlp.2.bias"), "visual.merger.mlp.2");
+        assert_eq!(layer_of("model.embed_tokens.weight"), "model.embed_tokens.weight");
+        assert_eq!(layer_of("norm1.7"), "norm1.7");
+        assert_eq!(layer_of(""), "");
     }
 
     fn source(name: &str, rows: usize, padded_rows: usize) -> SourceRows {

@@ -6,11 +6,13 @@ use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::tensor::{DType, Int, Shape, Tensor};
 pub use globe_shaders::WeightFormat;
 
+#[cfg(doc)]
+use crate::Error;
 use crate::advance::on_gpu;
 use crate::device::Variant;
 use crate::shapes::{expect, supported};
-use crate::upload::Upload;
-use crate::{Compute, Error, Result};
+use crate::upload::Uploads;
+use crate::{Compute, Result};
 
 /// Weights of a block, which share one scale.
 pub const BLOCK: usize = 32;
@@ -41,44 +43,6 @@ pub(crate) struct PackedPart {
     pub(crate) scales: Tensor<1, Int>,
 }
 
-/// Rows on their way to the device: [`PackedMatrix::begin_part`].
-pub struct PartUpload<'a> {
-    rows: usize,
-    words: Upload<'a>,
-    scales: Upload<'a>,
-}
-
-impl PartUpload<'_> {
-    /// The next words, little-endian, [`PackedMatrix::row_bytes`] a row in all.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if they are more than the rows have, [`Error::Device`] if the device was lost.
-    pub fn words(&mut self, bytes: &[u8]) -> Result<()> {
-        append("words", &mut self.words, bytes)
-    }
-
-    /// The next scales, f16, [`PackedMatrix::row_scale_bytes`] a row in all.
-    ///
-    /// # Errors
-    /// As [`Self::words`].
-    pub fn scales(&mut self, bytes: &[u8]) -> Result<()> {
-        append("scales", &mut self.scales, bytes)
-    }
-}
-
-fn append(what: &'static str, to: &mut Upload, bytes: &[u8]) -> Result<()> {
-    let (all, expected) = (to.done() + bytes.len(), to.n_bytes());
-    if all > expected || !bytes.len().is_multiple_of(4) {
-        return Err(Error::Shape {
-            op: "push_part",
-            what,
-            expected: vec![expected],
-            got: vec![all],
-        });
-    }
-    to.write(bytes)
-}
-
 impl PackedMatrix {
     /// A matrix without rows yet.
     pub fn new(format: WeightFormat, cols: usize, compute: &Compute) -> Self {
@@ -99,43 +63,51 @@ impl PackedMatrix {
         scales: Cow<'_, [u8]>,
         compute: &Compute,
     ) -> Result<()> {
-        let mut part = self.begin_part(rows, compute)?;
-        part.words(&words)?;
-        part.scales(&scales)?;
-        self.end_part(part)
-    }
-
-    /// Makes room for `rows` rows, whose bytes follow piece by piece.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] if the adapter cannot bind them, [`Error::Device`] if it was lost.
-    pub fn begin_part<'a>(&self, rows: usize, compute: &'a Compute) -> Result<PartUpload<'a>> {
-        let [words, scales] = [
-            rows * Self::row_bytes(self.format, self.cols),
-            rows * Self::row_scale_bytes(self.format, self.cols),
-        ];
-        compute.check_binding(words as u64)?;
-        let words = Upload::begin(words, compute)?;
-        let mut room = Upload::begin(scales.max(4), compute)?;
-        if scales == 0 {
-            room.write(&[0; 4])?; // a binding needs a buffer
+        let sizes = Self::room_bytes(self.format, self.cols, rows);
+        let n_scales = sizes.get(1).copied().unwrap_or(0);
+        expect("push_part", "scales", [scales.len()], [n_scales])?;
+        let mut uploads = Uploads::begin(&sizes, compute)?;
+        uploads.write(0, &words)?;
+        if n_scales > 0 {
+            uploads.write(1, &scales)?;
         }
-        Ok(PartUpload { rows, words, scales: room })
+        self.push_rooms(rows, &mut uploads, 0, compute)
     }
 
-    /// Appends rows of which every byte has come.
+    /// Sizes of the rooms of `rows` rows of `cols` weights ([`Uploads::begin`]): one of words, and one of scales for
+    /// formats that have them.
+    pub fn room_bytes(format: WeightFormat, cols: usize, rows: usize) -> Vec<usize> {
+        let mut rooms = vec![rows * Self::row_bytes(format, cols)];
+        if format.is_scaled() {
+            rooms.push(rows * Self::row_scale_bytes(format, cols));
+        }
+        rooms
+    }
+
+    /// Appends `rows` rows that have come into the rooms from `first_room` on ([`Self::room_bytes`]).
     ///
     /// # Errors
-    /// [`Error::Shape`] if bytes are missing, [`Error::Device`] if the device was lost.
-    pub fn end_part(&mut self, part: PartUpload<'_>) -> Result<()> {
-        let words = part.rows * Self::row_bytes(self.format, self.cols);
-        let scales = (part.rows * Self::row_scale_bytes(self.format, self.cols)).max(4);
-        // All have come, and of rows of this matrix.
-        expect("push_part", "words", [part.words.done(), part.words.n_bytes()], [words; 2])?;
-        expect("push_part", "scales", [part.scales.done(), part.scales.n_bytes()], [scales; 2])?;
-        let (first, rows) = (self.rows, part.rows);
-        let (words, scales) = (part.words.finish()?, part.scales.finish()?);
-        self.parts.push(PackedPart { first, rows, words, scales });
+    /// [`Error::Shape`](crate::Error::Shape) if the rooms do not hold the rows, [`Error::Device`](crate::Error::Device)
+    /// if the device was lost.
+    pub fn push_rooms(
+        &mut self,
+        rows: usize,
+        uploads: &mut Uploads<'_>,
+        first_room: usize,
+        compute: &Compute,
+    ) -> Result<()> {
+        let sizes = Self::room_bytes(self.format, self.cols, rows);
+        let words = uploads.words(first_room)?;
+        expect("push_part", "words", words.dims(), [sizes[0] / 4])?;
+        let scales = match sizes.get(1) {
+            None => compute.no_scales.clone(),
+            Some(size) => {
+                let scales = uploads.words(first_room + 1)?;
+                expect("push_part", "scales", scales.dims(), [size / 4])?;
+                scales
+            }
+        };
+        self.parts.push(PackedPart { first: self.rows, rows, words, scales });
         self.rows += rows;
         Ok(())
     }

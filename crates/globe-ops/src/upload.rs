@@ -1,6 +1,6 @@
 //! Bytes of a model into device memory.
 
-use burn::backend::wgpu::CubeTensor;
+use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use cubecl::wgpu::WgpuResource;
@@ -12,101 +12,150 @@ use crate::{Compute, Error, Result, advance, flush};
 /// measured against pieces of 4 MiB and against whole tensors (LOG.md).
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Little-endian words on their way into device memory. They are there when the tensor is.
-pub(crate) struct Upload<'a> {
-    n_bytes: usize,
-    done: usize,
-    place: Place<'a>,
-}
-
-enum Place<'a> {
-    Adapter(Box<OnAdapter>),
-    /// The CPU path.
-    Host {
-        bytes: Vec<u8>,
-        compute: &'a Compute,
-    },
-}
-
-/// A buffer of the adapter, and the piece that is under way.
-struct OnAdapter {
-    words: Tensor<1, Int>,
-    resource: WgpuResource,
-    raw: RawQueue,
+/// Little-endian words on their way into device memory, for which there is room from the start: asking CubeCL for each
+/// room when its bytes come keeps its thread awake, on a core that the driver needs (LOG.md).
+pub struct Uploads<'a> {
+    compute: &'a Compute,
+    raw: Option<RawQueue>,
+    rooms: Vec<Option<Room>>,
+    /// Bytes given to wgpu and not submitted.
+    waiting: usize,
     under_way: Option<wgpu::SubmissionIndex>,
 }
 
-impl<'a> Upload<'a> {
-    /// Makes room for `n_bytes`, a multiple of 4.
+/// One tensor to be.
+struct Room {
+    n_bytes: usize,
+    done: usize,
+    place: Place,
+}
+
+enum Place {
+    Adapter {
+        words: Tensor<1, Int>,
+        resource: WgpuResource,
+    },
+    /// The CPU path.
+    Host(Vec<u8>),
+}
+
+impl<'a> Uploads<'a> {
+    /// Makes a room for each of `sizes`, in bytes, multiples of 4 above 0.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device was lost or has no memory left.
-    pub(crate) fn begin(n_bytes: usize, compute: &'a Compute) -> Result<Self> {
-        let Some(raw) = compute.raw_queue() else {
-            let place = Place::Host { bytes: Vec::with_capacity(n_bytes), compute };
-            return Ok(Self { n_bytes, done: 0, place });
+    /// [`Error::TooLarge`] if the adapter cannot bind one, [`Error::Device`] if it was lost or has no memory left.
+    pub fn begin(sizes: &[usize], compute: &'a Compute) -> Result<Self> {
+        sizes.iter().try_for_each(|size| compute.check_binding(*size as u64))?;
+        let raw = compute.raw_queue();
+        let places = match raw {
+            Some(_) => on_adapter(sizes, compute)?,
+            None => sizes.iter().map(|_| Place::Host(Vec::new())).collect(),
         };
-        let words = Tensor::empty([n_bytes / 4], (&compute.device, DType::I32));
-        let buffer: CubeTensor = advance::int(&words)?;
-        // Kernels that read what lay there before are ahead in the queue then.
-        flush(&compute.device)?;
-        let resource = resource(&buffer)?;
-        let place = OnAdapter { words, resource, raw, under_way: None };
-        Ok(Self { n_bytes, done: 0, place: Place::Adapter(Box::new(place)) })
+        let room =
+            |(n_bytes, place): (&usize, Place)| Some(Room { n_bytes: *n_bytes, done: 0, place });
+        let rooms = sizes.iter().zip(places).map(room).collect();
+        Ok(Self { compute, raw, rooms, waiting: 0, under_way: None })
     }
 
-    /// Bytes that there is room for.
-    pub(crate) fn n_bytes(&self) -> usize {
-        self.n_bytes
-    }
-
-    /// Bytes that have come.
-    pub(crate) fn done(&self) -> usize {
-        self.done
-    }
-
-    /// Appends `bytes`, a multiple of 4 and no more than there is room for; they have left `bytes` when this returns.
+    /// Appends `bytes`, a multiple of 4, to what room `i` holds; they have left `bytes` when this returns.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device was lost.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        match &mut self.place {
-            Place::Host { bytes: all, .. } => all.extend_from_slice(bytes),
-            Place::Adapter(place) => {
-                let OnAdapter { resource, raw, under_way, .. } = &mut **place;
+    /// [`Error::Shape`] if they are more than it has room for, [`Error::Device`] if the device was lost.
+    pub fn write(&mut self, i: usize, bytes: &[u8]) -> Result<()> {
+        let Self { raw, rooms, waiting, under_way, .. } = self;
+        let room = room(rooms, i);
+        let all = room.done + bytes.len();
+        if all > room.n_bytes || !bytes.len().is_multiple_of(4) {
+            return Err(incomplete(all, room.n_bytes));
+        }
+        match (&mut room.place, raw) {
+            (Place::Adapter { resource, .. }, Some(raw)) => {
                 for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-                    let offset = resource.offset + (self.done + i * PIECE_BYTES) as u64;
+                    let offset = resource.offset + (room.done + i * PIECE_BYTES) as u64;
                     raw.queue.write_buffer(&resource.buffer, offset, piece);
-                    let submission = raw.queue.submit([]);
-                    if let Some(before) = under_way.replace(submission) {
-                        raw.wait(Some(before))?;
+                    *waiting += piece.len();
+                    if *waiting >= PIECE_BYTES {
+                        raw.submit_next(waiting, under_way)?;
                     }
                 }
             }
+            (Place::Host(held), _) => {
+                held.reserve_exact(room.n_bytes - held.len());
+                held.extend_from_slice(bytes);
+            }
+            (Place::Adapter { .. }, None) => unreachable!("rooms are where the queue is"),
         }
-        self.done += bytes.len();
+        room.done = all;
         Ok(())
     }
 
-    /// The tensor, when all bytes have come.
+    /// The words of room `i`, all of which have come. A room is emptied once.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device was lost.
-    pub(crate) fn finish(self) -> Result<Tensor<1, Int>> {
-        match self.place {
-            Place::Adapter(place) => Ok(place.words),
-            Place::Host { bytes, compute } => {
-                let n = bytes.len() / 4;
-                let data = TensorData::from_bytes_vec(bytes, [n], DType::I32);
-                let words = Tensor::from_data(data, (&compute.device, DType::I32));
-                flush(&compute.device)?; // or many of them would wait on the host
+    /// [`Error::Shape`] if bytes are missing, [`Error::Device`] if the device was lost.
+    pub fn words(&mut self, i: usize) -> Result<Tensor<1, Int>> {
+        let Room { n_bytes, done, place } = self.rooms[i].take().expect("a room is emptied once");
+        if done != n_bytes {
+            return Err(incomplete(done, n_bytes));
+        }
+        match place {
+            Place::Adapter { words, .. } => Ok(words),
+            Place::Host(bytes) => {
+                let data = TensorData::from_bytes_vec(bytes, [n_bytes / 4], DType::I32);
+                let words = Tensor::from_data(data, (&self.compute.device, DType::I32));
+                flush(&self.compute.device)?; // or many of them would wait on the host
                 Ok(words)
             }
         }
     }
+
+    /// As [`Self::words`], for a room of f32 values on an adapter.
+    ///
+    /// # Errors
+    /// As [`Self::words`]; [`Error::Device`] on the CPU path.
+    pub fn values(&mut self, i: usize) -> Result<Tensor<1>> {
+        let CubeTensor { client, device, handle, meta, .. } = advance::int(&self.words(i)?)?;
+        let shape = meta.shape().clone();
+        let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
+        Ok(Tensor::from_primitive::<CubeBackend>(values))
+    }
+}
+
+fn room(rooms: &mut [Option<Room>], i: usize) -> &mut Room {
+    rooms[i].as_mut().expect("a room is filled before it is emptied")
+}
+
+fn incomplete(got: usize, expected: usize) -> Error {
+    Error::Shape { op: "upload", what: "bytes", expected: vec![expected], got: vec![got] }
+}
+
+/// Buffers of an adapter.
+fn on_adapter(sizes: &[usize], compute: &Compute) -> Result<Vec<Place>> {
+    let empty = |size: &usize| -> Tensor<1, Int> {
+        Tensor::empty([size / 4], (&compute.device, DType::I32))
+    };
+    let all: Vec<_> = sizes.iter().map(empty).collect();
+    // Kernels that read what lay there before are ahead in the queue then.
+    flush(&compute.device)?;
+    let place = |words: Tensor<1, Int>| -> Result<Place> {
+        let resource = resource(&advance::int(&words)?)?;
+        Ok(Place::Adapter { words, resource })
+    };
+    all.into_iter().map(place).collect()
 }
 
 impl RawQueue {
+    /// Submits what waits, and waits for the submission before it.
+    fn submit_next(
+        &self,
+        waiting: &mut usize,
+        under_way: &mut Option<wgpu::SubmissionIndex>,
+    ) -> Result<()> {
+        *waiting = 0;
+        let submission = self.queue.submit([]);
+        under_way.replace(submission).map_or(Ok(()), |before| self.wait(Some(before)))
+    }
+
     /// Waits until a submission is done; the last of all if it is `None`.
     pub(crate) fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let until = wgpu::PollType::Wait { submission_index, timeout: None };
