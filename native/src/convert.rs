@@ -149,6 +149,7 @@ async fn with_adapter<T: SourceTensors>(
     let small: MemoryFiles = input.files.iter().cloned().collect();
     let checked = check_small_files(&small, &input.config).await;
     checked.with_context(|| format!("cannot use {}", args.from.display())).or_usage()?;
+    drop(small);
     let mut source = Provenance::default();
     let Some(path) = &args.adapter else {
         source.inputs = digests(&input.weights, args.quiet, interrupt).await?;

@@ -34,6 +34,7 @@ mod reduce;
 mod rms_norm;
 mod rms_norm_backward;
 mod rms_norm_backward_weight;
+mod roof;
 mod rotary;
 mod rotary_split;
 mod rotary_split_backward;

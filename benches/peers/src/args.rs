@@ -65,6 +65,9 @@ pub struct Work {
     /// Tokens of each answer
     #[arg(long, value_name = "N", default_value = "32", value_parser = count::<3, 8192>)]
     pub tokens: usize,
+    /// Side of a square image in pixels, a multiple of 28; 0 leaves the tower out
+    #[arg(long, value_name = "PIXELS", default_value = "224", value_parser = side)]
+    pub image: usize,
     /// Answers at once, one measurement for each number
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16", value_parser = count::<1, 64>)]
     pub batch: Vec<usize>,
@@ -87,7 +90,15 @@ impl Work {
     /// As without options.
     #[cfg(test)]
     pub fn example(shape: Shape) -> Self {
-        Self { shape, prompt: 128, tokens: 32, batch: vec![1, 16], repeats: 5, threads: 2 }
+        Self {
+            shape,
+            prompt: 128,
+            tokens: 32,
+            image: 224,
+            batch: vec![1, 16],
+            repeats: 5,
+            threads: 2,
+        }
     }
 }
 
@@ -96,6 +107,15 @@ fn count<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String
     match text.parse() {
         Ok(n) if (MIN..=MAX).contains(&n) => Ok(n),
         _ => Err(format!("a number from {MIN} to {MAX} is needed")),
+    }
+}
+
+/// Pixels that make whole tokens, and as many as llama.cpp leaves as they are.
+fn side(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Ok(0),
+        Ok(n) if (84..=1792).contains(&n) && n.is_multiple_of(28) => Ok(n),
+        _ => Err("0 or a multiple of 28 from 84 to 1792 is needed".to_string()),
     }
 }
 
@@ -114,7 +134,7 @@ mod tests {
     fn without_options_all_peers_do_the_usual_work() {
         let cli = Cli::try_parse_from(["peers"]).unwrap();
         assert_eq!(cli.peers, Peer::ALL);
-        assert_eq!((cli.work.prompt, cli.work.batch), (128, vec![1, 16]));
+        assert_eq!((cli.work.prompt, cli.work.image, cli.work.batch), (128, 224, vec![1, 16]));
     }
 
     #[test]
@@ -126,6 +146,8 @@ mod tests {
             ("--batch", "1000"),
             ("--repeats", "0"),
             ("--threads", "many"),
+            ("--image", "225"),
+            ("--image", "56"),
             ("--peers", "globe,gpt"),
         ] {
             assert!(Cli::try_parse_from(["peers", option, value]).is_err(), "{option} {value}");

@@ -8,6 +8,10 @@ pub const ALIGNMENT: u64 = 32;
 pub const Q4_0_BLOCK: usize = 32;
 /// Bytes per block of Q4_0: a scale in f16, then two values a byte.
 pub const Q4_0_BYTES: usize = 18;
+/// Values per block of Q8_0.
+pub const Q8_0_BLOCK: usize = 32;
+/// Bytes per block of Q8_0: a scale in f16, then a value a byte.
+pub const Q8_0_BYTES: usize = 34;
 
 /// A value of the metadata.
 #[derive(Clone, Debug)]
@@ -18,6 +22,14 @@ pub enum Value {
     F32(f32),
     /// UTF-8.
     Text(String),
+    /// Yes or no.
+    Bool(bool),
+    /// Numbers.
+    I32s(Vec<i32>),
+    /// Numbers.
+    F32s(Vec<f32>),
+    /// UTF-8, each.
+    Texts(Vec<String>),
 }
 
 /// How the values of a tensor are stored.
@@ -25,8 +37,12 @@ pub enum Value {
 pub enum Storage {
     /// As they are.
     F32,
+    /// As they are, in half precision.
+    F16,
     /// Blocks of 32 along a row, of 4 bits each and one scale: `(nibble - 8) * scale`.
     Q4_0,
+    /// Blocks of 32 along a row, of 8 bits each and one scale: `byte * scale`.
+    Q8_0,
 }
 
 impl Storage {
@@ -34,15 +50,19 @@ impl Storage {
     fn code(self) -> u32 {
         match self {
             Self::F32 => 0,
+            Self::F16 => 1,
             Self::Q4_0 => 2,
+            Self::Q8_0 => 8,
         }
     }
 
-    /// Bytes of a row; that of Q4_0 is whole blocks.
+    /// Bytes of a row; that of blocks is whole blocks.
     fn row_bytes(self, cols: usize) -> usize {
         match self {
             Self::F32 => cols * size_of::<f32>(),
+            Self::F16 => cols * 2,
             Self::Q4_0 => cols / Q4_0_BLOCK * Q4_0_BYTES,
+            Self::Q8_0 => cols / Q8_0_BLOCK * Q8_0_BYTES,
         }
     }
 }
@@ -52,7 +72,7 @@ impl Storage {
 pub struct Tensor {
     /// As llama.cpp calls it.
     pub name: String,
-    /// 1 or 2 sizes, the slowest first.
+    /// 1 to 4 sizes, the slowest first.
     pub shape: Vec<usize>,
     /// How it is stored.
     pub storage: Storage,
@@ -62,6 +82,11 @@ impl Tensor {
     /// Values per row.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(0)
+    }
+
+    /// Values that one output is computed from: a row of a matrix, a kernel of a convolution.
+    pub fn inputs(&self) -> usize {
+        self.shape[1.min(self.shape.len() - 1)..].iter().product()
     }
 
     /// Rows; a vector is one.
@@ -118,6 +143,13 @@ fn header(metadata: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
                 head.extend(8u32.to_le_bytes());
                 text(&mut head, x);
             }
+            Value::Bool(x) => {
+                head.extend(7u32.to_le_bytes());
+                head.push(u8::from(*x));
+            }
+            Value::I32s(all) => array(&mut head, 5, all, |head, x| head.extend(x.to_le_bytes())),
+            Value::F32s(all) => array(&mut head, 6, all, |head, x| head.extend(x.to_le_bytes())),
+            Value::Texts(all) => array(&mut head, 8, all, |head, x| text(head, x)),
         }
     }
     let mut offset = 0;
@@ -138,6 +170,13 @@ fn header(metadata: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
 fn number(head: &mut Vec<u8>, code: u32, bytes: [u8; 4]) {
     head.extend(code.to_le_bytes());
     head.extend(bytes);
+}
+
+fn array<T>(head: &mut Vec<u8>, code: u32, all: &[T], one: impl Fn(&mut Vec<u8>, &T)) {
+    head.extend(9u32.to_le_bytes());
+    head.extend(code.to_le_bytes());
+    head.extend((all.len() as u64).to_le_bytes());
+    all.iter().for_each(|x| one(head, x));
 }
 
 fn text(head: &mut Vec<u8>, text: &str) {
@@ -188,6 +227,26 @@ mod tests {
         expected.resize(data + 96, 0);
         assert_eq!(file, expected);
         assert_eq!(n, file.len() as u64);
+    }
+
+    #[test]
+    fn arrays_and_flags_stand_where_the_format_says() {
+        let metadata = [
+            ("b".to_string(), Value::Bool(true)),
+            ("i".to_string(), Value::I32s(vec![-1, 2])),
+            ("f".to_string(), Value::F32s(vec![0.5])),
+            ("s".to_string(), Value::Texts(vec!["x".into(), "yz".into()])),
+        ];
+        let mut expected: Vec<u8> = Vec::new();
+        expected.extend(b"\x01\0\0\0\0\0\0\0b\x07\0\0\0\x01");
+        expected.extend(b"\x01\0\0\0\0\0\0\0i\x09\0\0\0\x05\0\0\0\x02\0\0\0\0\0\0\0");
+        expected.extend(b"\xff\xff\xff\xff\x02\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0f\x09\0\0\0\x06\0\0\0\x01\0\0\0\0\0\0\0");
+        expected.extend(b"\0\0\0\x3f");
+        expected.extend(b"\x01\0\0\0\0\0\0\0s\x09\0\0\0\x08\0\0\0\x02\0\0\0\0\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0x\x02\0\0\0\0\0\0\0yz");
+        let head = header(&metadata, &[]);
+        assert_eq!(head[24..24 + expected.len()], expected);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod run;
 mod shape;
 mod stats;
 mod table;
+mod tower;
 mod weights;
 
 use std::process::ExitCode;

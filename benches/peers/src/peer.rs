@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::Work;
 use crate::error::{Error, Result};
 use crate::report::Measured;
+use crate::tower::Tower;
 
 /// A program or library that runs language models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -33,6 +34,11 @@ pub enum Peer {
 impl Peer {
     /// All of them, in the order of the table.
     pub const ALL: [Self; 4] = [Self::Globe, Self::LlamaVulkan, Self::LlamaCpu, Self::Candle];
+
+    /// Whether it reads the tower of a file.
+    pub fn reads_towers(self) -> bool {
+        matches!(self, Self::LlamaVulkan | Self::LlamaCpu)
+    }
 }
 
 impl fmt::Display for Peer {
@@ -56,6 +62,8 @@ pub struct Job {
     pub work: Work,
     /// The model, for those that read one.
     pub gguf: PathBuf,
+    /// Its tower, for those that read one.
+    pub tower: Tower,
     /// The program, for globe.
     pub globe: PathBuf,
     /// What `globe bench --device` is given.

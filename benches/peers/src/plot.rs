@@ -30,11 +30,24 @@ text { font-family: system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #1f2
 .spread { stroke: #1f2933; stroke-width: 1.2; stroke-opacity: 0.55; }
 .axis { stroke: #cbd2d9; }";
 
+/// What a group of bars shows.
+#[derive(Clone, Copy)]
+enum Shown {
+    Image,
+    Prefill,
+    /// Answers at once.
+    Decode(usize),
+}
+
 /// Draws a report.
 pub fn svg(report: &Report) -> String {
-    let mut groups: Vec<(String, Option<usize>)> = vec![("Prefill".to_string(), None)];
+    let mut groups = Vec::new();
+    if report.work.image > 0 {
+        groups.push(("Image".to_string(), Shown::Image));
+    }
+    groups.push(("Prefill".to_string(), Shown::Prefill));
     for batch in &report.work.batch {
-        groups.push((capital(&decode_name(*batch)), Some(*batch)));
+        groups.push((capital(&decode_name(*batch)), Shown::Decode(*batch)));
     }
     let rows = report.peers.len() as f64;
     let group_height = GROUP_TITLE + rows * STRIDE + GROUP_GAP;
@@ -50,8 +63,8 @@ pub fn svg(report: &Report) -> String {
     {
         text(&mut svg, "small", 24.0, 60.0 + 17.0 * i as f64, "start", line);
     }
-    for (i, (name, batch)) in groups.iter().enumerate() {
-        group(&mut svg, report, name, *batch, TOP + i as f64 * group_height);
+    for (i, (name, shown)) in groups.iter().enumerate() {
+        group(&mut svg, report, name, *shown, TOP + i as f64 * group_height);
     }
     svg + "</svg>\n"
 }
@@ -63,8 +76,8 @@ fn devices(report: &Report) -> String {
 }
 
 /// One measurement of all peers.
-fn group(svg: &mut String, report: &Report, name: &str, batch: Option<usize>, top: f64) {
-    let rates: Vec<Option<Rate>> = report.peers.iter().map(|entry| rate(entry, batch)).collect();
+fn group(svg: &mut String, report: &Report, name: &str, shown: Shown, top: f64) {
+    let rates: Vec<Option<Rate>> = report.peers.iter().map(|entry| rate(entry, shown)).collect();
     let reach = |rate: &Rate| rate.tokens_per_second + rate.spread();
     let longest = rates.iter().flatten().map(reach).fold(f64::MIN_POSITIVE, f64::max);
     text(svg, "group", 24.0, top + 18.0, "start", name);
@@ -74,7 +87,7 @@ fn group(svg: &mut String, report: &Report, name: &str, batch: Option<usize>, to
         text(svg, "name", LEFT - 10.0, middle, "end", &entry.peer.to_string());
         match rate {
             Some(rate) => bar(svg, entry.peer, rate, LONGEST / longest, y),
-            None => text(svg, "none", LEFT + 8.0, middle, "start", &why_not(entry, batch)),
+            None => text(svg, "none", LEFT + 8.0, middle, "start", &why_not(entry, shown)),
         }
     }
     let bottom = top + GROUP_TITLE + rates.len() as f64 * STRIDE - STRIDE + BAR + 4.0;
@@ -106,20 +119,24 @@ fn bar(svg: &mut String, peer: Peer, rate: &Rate, pixels: f64, y: f64) {
     text(svg, "value", LEFT + width + spread + 8.0, middle + 4.5, "start", &number);
 }
 
-fn rate(entry: &Entry, batch: Option<usize>) -> Option<Rate> {
+fn rate(entry: &Entry, shown: Shown) -> Option<Rate> {
     let measured = entry.outcome.measured()?;
-    batch.map_or(Some(measured.prefill), |batch| measured.decode(batch))
+    match shown {
+        Shown::Image => measured.image,
+        Shown::Prefill => Some(measured.prefill),
+        Shown::Decode(batch) => measured.decode(batch),
+    }
 }
 
 /// Why there is no bar, as far as it fits.
-fn why_not(entry: &Entry, batch: Option<usize>) -> String {
-    let reason = match &entry.outcome {
-        Outcome::NotRun(reason) => Some(reason),
-        Outcome::Measured(measured) => measured
-            .decode
-            .iter()
-            .find(|decode| Some(decode.batch) == batch)
-            .and_then(|decode| decode.not_run.as_ref()),
+fn why_not(entry: &Entry, shown: Shown) -> String {
+    let reason = match (&entry.outcome, shown) {
+        (Outcome::NotRun(reason), _) => Some(reason),
+        (Outcome::Measured(measured), Shown::Decode(batch)) => {
+            let decode = measured.decode.iter().find(|decode| decode.batch == batch);
+            decode.and_then(|decode| decode.not_run.as_ref())
+        }
+        (Outcome::Measured(_), _) => return "it has no vision tower".to_string(),
     };
     let reason = reason.map_or("", String::as_str);
     let mut text: String = reason.chars().take(90).collect();
@@ -178,12 +195,13 @@ mod tests {
     #[test]
     fn every_figure_has_a_bar_and_a_label_and_every_gap_its_reason() {
         let svg = svg(&example());
-        assert_eq!(svg.matches("<rect x=").count(), 3 + 3 + 2);
-        assert_eq!(svg.matches("class=\"value\"").count(), 8);
-        assert_eq!(svg.matches("not measured: no device at all").count(), 3);
+        assert_eq!(svg.matches("<rect x=").count(), 2 + 3 + 3 + 2);
+        assert_eq!(svg.matches("class=\"value\"").count(), 10);
+        assert_eq!(svg.matches("not measured: no device at all").count(), 4);
+        assert_eq!(svg.matches("it has no vision tower").count(), 1);
         assert_eq!(svg.matches("not measured: it cannot").count(), 1);
         assert!(svg.contains("globe on a | b."));
-        for group in ["Prefill", "Decode", "Decode, 16 at once"] {
+        for group in ["Image", "Prefill", "Decode", "Decode, 16 at once"] {
             assert!(svg.contains(&format!(">{group}</text>")), "{group}");
         }
     }
@@ -197,7 +215,8 @@ mod tests {
             .filter_map(|line| line.split("width=\"").nth(1)?.split('"').next()?.parse().ok())
             .collect();
         let longest = LONGEST / 1.05; // its spread has to fit as well
-        for (width, share) in widths.iter().zip([0.25, 1.0, 0.125]) {
+        assert_eq!(widths.len(), 10);
+        for (width, share) in widths.iter().zip([0.25, 1.0, 0.25, 1.0, 0.125]) {
             assert!((width - share * longest).abs() < 0.1, "{width} is not {share} of {longest}");
         }
     }

@@ -58,6 +58,8 @@ pub struct Measured {
     pub version: String,
     /// From the file to a model that can compute.
     pub load_seconds: f64,
+    /// One image, if one was asked for and it has a tower.
+    pub image: Option<Rate>,
     /// One prompt.
     pub prefill: Rate,
     /// Answers to one prompt, in the order that was asked for.
@@ -144,6 +146,7 @@ mod tests {
             adapter: "a".into(),
             version: "v".into(),
             load_seconds: 0.5,
+            image: Some(rate),
             prefill: rate,
             decode: vec![Decode::new(1, rate), Decode::not(16, "why")],
             first_tokens: Some(vec![1, 2]),

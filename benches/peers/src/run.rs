@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::peer::{Job, Peer};
 use crate::process::json_of;
 use crate::report::{Entry, Outcome, Report};
+use crate::tower::Tower;
 use crate::{machine, plot, table, weights};
 
 /// Measures and writes.
@@ -50,7 +51,11 @@ fn measure(cli: &Cli) -> Result<Report> {
         eprintln!("writing random weights of {}", cli.work.shape.name());
         gguf_bytes = weights::write(&gguf, cli.work.shape, cli.seed)?;
     }
-    let peers = Peer::ALL.map(|peer| Entry { peer, outcome: outcome(cli, peer, &gguf) });
+    let tower = Tower::within(folder.path());
+    if cli.work.image > 0 && cli.peers.iter().any(|peer| peer.reads_towers()) {
+        gguf_bytes += tower.write(cli.work.shape, cli.seed)?;
+    }
+    let peers = Peer::ALL.map(|peer| Entry { peer, outcome: outcome(cli, peer, &gguf, &tower) });
     Ok(Report {
         date: machine::date(),
         commit: machine::commit(),
@@ -65,7 +70,7 @@ fn measure(cli: &Cli) -> Result<Report> {
 }
 
 /// Runs a peer in a process of its own; what goes wrong there is its outcome.
-fn outcome(cli: &Cli, peer: Peer, gguf: &Path) -> Outcome {
+fn outcome(cli: &Cli, peer: Peer, gguf: &Path, tower: &Tower) -> Outcome {
     if !cli.peers.contains(&peer) {
         return Outcome::NotRun(Error::NotAsked.to_string());
     }
@@ -74,6 +79,7 @@ fn outcome(cli: &Cli, peer: Peer, gguf: &Path) -> Outcome {
         peer,
         work: cli.work.clone(),
         gguf: gguf.to_path_buf(),
+        tower: tower.clone(),
         globe: cli.globe.clone().unwrap_or_else(machine::globe),
         globe_device: cli.globe_device.clone(),
         vulkan_device: cli.vulkan_device,

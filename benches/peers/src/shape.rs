@@ -1,9 +1,9 @@
-//! The text models of `globe bench --shape`.
+//! The models of `globe bench --shape`.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A size of model, of which only the language model is compared.
+/// A size of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Shape {
     /// Qwen2.5-0.5B with a vocabulary of 32,000
@@ -39,6 +39,19 @@ pub struct Dims {
     pub tied: bool,
 }
 
+/// The numbers of the vision tower of a shape.
+#[derive(Clone, Copy, Debug)]
+pub struct VisionDims {
+    /// Blocks.
+    pub depth: usize,
+    /// Values per patch between the blocks.
+    pub hidden: usize,
+    /// Values per patch within an MLP.
+    pub ffn: usize,
+    /// Heads.
+    pub heads: usize,
+}
+
 impl Dims {
     /// Values per head.
     pub fn head_dim(&self) -> usize {
@@ -69,5 +82,14 @@ impl Shape {
             Self::Seven => (28, 3584, 18_944, 28, 4, 152_064, false),
         };
         Dims { layers, hidden, ffn, heads, kv_heads, vocab, tied }
+    }
+
+    /// The numbers of its tower, from the same place.
+    pub fn vision(self) -> VisionDims {
+        let (depth, hidden, ffn, heads) = match self {
+            Self::Half => (12, 768, 3072, 12),
+            Self::Three | Self::Seven => (32, 1280, 3420, 16),
+        };
+        VisionDims { depth, hidden, ffn, heads }
     }
 }

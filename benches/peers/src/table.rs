@@ -8,15 +8,17 @@ use crate::stats::Rate;
 pub fn markdown(report: &Report) -> String {
     let work = &report.work;
     let mut text = format!("{}\n\n", conditions(report));
-    text += "| | device | prefill, tokens/s |";
+    let images = work.image > 0;
+    text += if images { "| | device | image, tokens/s |" } else { "| | device |" };
+    text += " prefill, tokens/s |";
     for batch in &work.batch {
         text += &format!(" {}, tokens/s |", decode_name(*batch));
     }
-    text += " load, s |\n|---|---|---:|";
-    text += &"---:|".repeat(work.batch.len() + 1);
+    text += " load, s |\n|---|---|";
+    text += &"---:|".repeat(work.batch.len() + 2 + usize::from(images));
     text.push('\n');
     for entry in &report.peers {
-        text += &row(entry, work.batch.len());
+        text += &row(entry, work.batch.len(), images);
     }
     text.push('\n');
     for line in reasons(report).into_iter().chain(ratios(report)).chain(agreement(report)) {
@@ -32,8 +34,12 @@ pub fn conditions(report: &Report) -> String {
     let (hash, changes) = commit.split_once('-').unwrap_or((commit, ""));
     let short = hash.get(..10).unwrap_or(hash);
     format!(
-        "Shape {}, Q4_0, prompt of {} tokens, {} generated, median of {} ± half the quartile distance; {}, {} of {} threads; {}, commit {short}{}.",
+        "Shape {}, Q4_0, {}prompt of {} tokens, {} generated, median of {} ± half the quartile distance; {}, {} of {} threads; {}, commit {short}{}.",
         work.shape.name(),
+        match work.image {
+            0 => String::new(),
+            side => format!("tower Q8_0 and image of {side} x {side} pixels, "),
+        },
         work.prompt,
         work.tokens,
         work.repeats,
@@ -53,10 +59,13 @@ pub fn decode_name(batch: usize) -> String {
     }
 }
 
-fn row(entry: &Entry, batches: usize) -> String {
+fn row(entry: &Entry, batches: usize, images: bool) -> String {
     match &entry.outcome {
         Outcome::Measured(measured) => {
             let mut text = format!("| {} | {} |", entry.peer, cell(&measured.adapter));
+            if images {
+                text += &format!(" {} |", rate(measured.image.as_ref()));
+            }
             text += &format!(" {} |", rate(Some(&measured.prefill)));
             for decode in &measured.decode {
                 text += &format!(" {} |", rate(decode.rate.as_ref()));
@@ -64,7 +73,11 @@ fn row(entry: &Entry, batches: usize) -> String {
             text + &format!(" {:.2} |\n", measured.load_seconds)
         }
         Outcome::NotRun(_) => {
-            format!("| {} | not run |{}\n", entry.peer, " – |".repeat(batches + 2))
+            format!(
+                "| {} | not run |{}\n",
+                entry.peer,
+                " – |".repeat(batches + 2 + usize::from(images))
+            )
         }
     }
 }
@@ -118,7 +131,11 @@ fn ratios(report: &Report) -> Vec<String> {
         let ratio = |ours: Rate, theirs: Rate| {
             format!("{}×", figures(ours.tokens_per_second / theirs.tokens_per_second))
         };
-        let mut parts = vec![format!("prefill {}", ratio(globe.prefill, other.prefill))];
+        let mut parts = Vec::new();
+        if let (Some(ours), Some(theirs)) = (globe.image, other.image) {
+            parts.push(format!("image {}", ratio(ours, theirs)));
+        }
+        parts.push(format!("prefill {}", ratio(globe.prefill, other.prefill)));
         for batch in &report.work.batch {
             if let (Some(ours), Some(theirs)) = (globe.decode(*batch), other.decode(*batch)) {
                 parts.push(format!("{} {}", decode_name(*batch), ratio(ours, theirs)));
@@ -166,6 +183,7 @@ pub mod tests {
                 adapter: "a | b".into(),
                 version: "v".into(),
                 load_seconds: 1.25,
+                image: (scale != 0.5).then(|| rate(20.0 * scale)),
                 prefill: rate(100.0 * scale),
                 decode: vec![Decode::new(1, decode), many],
                 first_tokens: tokens,
@@ -195,19 +213,19 @@ pub mod tests {
     #[test]
     fn every_peer_has_a_row_and_every_gap_a_reason() {
         let expected = "\
-Shape 0.5b, Q4_0, prompt of 128 tokens, 32 generated, median of 5 ± half the quartile distance; \
+Shape 0.5b, Q4_0, tower Q8_0 and image of 224 x 224 pixels, prompt of 128 tokens, 32 generated, median of 5 ± half the quartile distance; \
 A CPU, 2 of 8 threads; 2026-01-02, commit 0123456789 with changes.
 
-| | device | prefill, tokens/s | decode, tokens/s | decode, 16 at once, tokens/s | load, s |
-|---|---|---:|---:|---:|---:|
-| globe | a \\| b | 100 ± 5.00 | 10.0 ± 0.50 | 40.0 ± 2.00 | 1.25 |
-| llama.cpp Vulkan | not run | – | – | – | – |
-| llama.cpp CPU | a \\| b | 400 ± 20.0 | 40.0 ± 2.00 | 160 ± 8.00 | 1.25 |
-| candle CPU | a \\| b | 50.0 ± 2.50 | 5.00 ± 0.25 | – | 1.25 |
+| | device | image, tokens/s | prefill, tokens/s | decode, tokens/s | decode, 16 at once, tokens/s | load, s |
+|---|---|---:|---:|---:|---:|---:|
+| globe | a \\| b | 20.0 ± 1.00 | 100 ± 5.00 | 10.0 ± 0.50 | 40.0 ± 2.00 | 1.25 |
+| llama.cpp Vulkan | not run | – | – | – | – | – |
+| llama.cpp CPU | a \\| b | 80.0 ± 4.00 | 400 ± 20.0 | 40.0 ± 2.00 | 160 ± 8.00 | 1.25 |
+| candle CPU | a \\| b | – | 50.0 ± 2.50 | 5.00 ± 0.25 | – | 1.25 |
 
 * llama.cpp Vulkan did not run: no device at all
 * candle CPU, decode, 16 at once, was not measured: it cannot
-* globe / llama.cpp CPU: prefill 0.25×; decode 0.25×; decode, 16 at once 0.25×
+* globe / llama.cpp CPU: image 0.25×; prefill 0.25×; decode 0.25×; decode, 16 at once 0.25×
 * globe / candle CPU: prefill 2.00×; decode 2.00×
 * llama.cpp CPU and candle CPU: the first 2 of 4 greedy tokens agree
 ";

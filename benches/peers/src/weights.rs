@@ -7,7 +7,7 @@ use std::path::Path;
 use half::f16;
 
 use crate::error::{Error, Result};
-use crate::gguf::{self, Q4_0_BYTES, Storage, Tensor, Value};
+use crate::gguf::{self, Q4_0_BYTES, Q8_0_BYTES, Storage, Tensor, Value};
 use crate::random::Random;
 use crate::shape::Shape;
 
@@ -15,18 +15,32 @@ use crate::shape::Shape;
 const CONTEXT: u32 = 32_768;
 /// Standard deviation of a nibble, all 16 being equally likely.
 const NIBBLE_STD: f32 = 4.61;
+/// Standard deviation of a byte, all 256 being equally likely.
+const BYTE_STD: f32 = 73.9;
 
 /// Writes the model of `seed`; returns its bytes.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be written.
 pub fn write(path: &Path, shape: Shape, seed: u64) -> Result<u64> {
+    write_file(path, &metadata(shape), &tensors(shape), seed)
+}
+
+/// Writes a file of random weights; returns its bytes.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_file(
+    path: &Path,
+    metadata: &[(String, Value)],
+    tensors: &[Tensor],
+    seed: u64,
+) -> Result<u64> {
     let failed = |source| Error::File { what: "write", path: path.into(), source };
     let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    let tensors = tensors(shape);
     let mut streams: Vec<Random> = (0..tensors.len()).map(|i| Random::new(seed, i)).collect();
     let fill = |i: usize, row: &mut [u8]| fill(&tensors[i], &mut streams[i], row);
-    let bytes = gguf::write(&mut file, &metadata(shape), &tensors, fill).map_err(failed)?;
+    let bytes = gguf::write(&mut file, metadata, tensors, fill).map_err(failed)?;
     file.flush().map_err(failed)?;
     Ok(bytes)
 }
@@ -100,8 +114,26 @@ fn fill(tensor: &Tensor, random: &mut Random, row: &mut [u8]) {
                 block[10..].copy_from_slice(&random.next().to_le_bytes());
             }
         }
+        Storage::Q8_0 => {
+            let scale = 1.0 / (BYTE_STD * (tensor.cols() as f32).sqrt());
+            for block in row.chunks_exact_mut(Q8_0_BYTES) {
+                let scale = f16::from_f32(scale * (1.0 + 0.25 * random.signed()));
+                block[..2].copy_from_slice(&scale.to_le_bytes());
+                for eight in block[2..].chunks_exact_mut(8) {
+                    eight.copy_from_slice(&random.next().to_le_bytes());
+                }
+            }
+        }
+        Storage::F16 => {
+            let scale = (3.0 / tensor.inputs() as f32).sqrt();
+            for value in row.chunks_exact_mut(2) {
+                value.copy_from_slice(&f16::from_f32(scale * random.signed()).to_le_bytes());
+            }
+        }
         Storage::F32 => {
-            let middle = if tensor.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+            let is_norm = ["norm.weight", "ln.weight", "ln1.weight", "ln2.weight"];
+            let is_norm = is_norm.iter().any(|end| tensor.name.ends_with(end));
+            let middle = if is_norm { 1.0 } else { 0.0 };
             for value in row.chunks_exact_mut(size_of::<f32>()) {
                 value.copy_from_slice(&(middle + 0.1 * random.signed()).to_le_bytes());
             }
@@ -145,6 +177,26 @@ mod tests {
         }
         // A dot product with 4096 ones, each of variance 1 / 4096.
         assert!((0.9..1.25).contains(&sum_sq), "{sum_sq}");
+    }
+
+    #[test]
+    fn bytes_and_halves_neither_grow_nor_shrink_what_passes_through_them() {
+        let row = |shape: &[usize], storage, bytes: usize| {
+            let tensor = Tensor { name: "x.weight".into(), shape: shape.to_vec(), storage };
+            let mut row = vec![0; bytes];
+            fill(&tensor, &mut Random::new(0, 0), &mut row);
+            row
+        };
+        let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        let mut sum_sq = [0.0; 2];
+        for block in row(&[1, 4096], Storage::Q8_0, 4096 / 32 * Q8_0_BYTES).chunks(Q8_0_BYTES) {
+            let value = |byte: &u8| half(block) * f32::from(*byte as i8);
+            sum_sq[0] += block[2..].iter().map(|byte| value(byte).powi(2)).sum::<f32>();
+        }
+        // A row of a convolution's kernel is one of many that an output is computed from.
+        let halves = row(&[1, 32, 8, 16], Storage::F16, 2 * 4096);
+        sum_sq[1] = halves.chunks(2).map(|x| half(x).powi(2)).sum::<f32>();
+        assert!(sum_sq.iter().all(|x| (0.9..1.25).contains(x)), "{sum_sq:?}");
     }
 
     #[test]

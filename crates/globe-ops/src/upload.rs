@@ -31,12 +31,14 @@ struct Room {
 }
 
 enum Place {
-    Adapter {
-        words: Tensor<1, Int>,
-        resource: WgpuResource,
-    },
+    Adapter(Box<Buffer>),
     /// The CPU path.
     Host(Vec<u8>),
+}
+
+struct Buffer {
+    words: Tensor<1, Int>,
+    resource: WgpuResource,
 }
 
 impl<'a> Uploads<'a> {
@@ -69,7 +71,8 @@ impl<'a> Uploads<'a> {
             return Err(incomplete(all, room.n_bytes));
         }
         match (&mut room.place, raw) {
-            (Place::Adapter { resource, .. }, Some(raw)) => {
+            (Place::Adapter(buffer), Some(raw)) => {
+                let Buffer { resource, .. } = &**buffer;
                 for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
                     let offset = resource.offset + (room.done + i * PIECE_BYTES) as u64;
                     raw.queue.write_buffer(&resource.buffer, offset, piece);
@@ -83,7 +86,7 @@ impl<'a> Uploads<'a> {
                 held.reserve_exact(room.n_bytes - held.len());
                 held.extend_from_slice(bytes);
             }
-            (Place::Adapter { .. }, None) => unreachable!("rooms are where the queue is"),
+            (Place::Adapter(_), None) => unreachable!("rooms are where the queue is"),
         }
         room.done = all;
         Ok(())
@@ -99,7 +102,7 @@ impl<'a> Uploads<'a> {
             return Err(incomplete(done, n_bytes));
         }
         match place {
-            Place::Adapter { words, .. } => Ok(words),
+            Place::Adapter(buffer) => Ok(buffer.words),
             Place::Host(bytes) => {
                 let data = TensorData::from_bytes_vec(bytes, [n_bytes / 4], DType::I32);
                 let words = Tensor::from_data(data, (&self.compute.device, DType::I32));
@@ -139,7 +142,7 @@ fn on_adapter(sizes: &[usize], compute: &Compute) -> Result<Vec<Place>> {
     flush(&compute.device)?;
     let place = |words: Tensor<1, Int>| -> Result<Place> {
         let resource = resource(&advance::int(&words)?)?;
-        Ok(Place::Adapter { words, resource })
+        Ok(Place::Adapter(Box::new(Buffer { words, resource })))
     };
     all.into_iter().map(place).collect()
 }

@@ -8,10 +8,18 @@ use serde::Serialize;
 use super::stats::Stats;
 use crate::exit::Fail;
 
-/// Bytes that are copied at once: far more than any cache holds.
-const COPY_BYTES: usize = 64 << 20;
-/// Workgroups of the multiplication.
-const GROUPS: usize = 256;
+/// How much there is to do at once.
+struct Amount {
+    /// To be copied: far more than the caches hold.
+    bytes: usize,
+    /// Workgroups of the multiplication.
+    groups: usize,
+}
+
+/// Processors, with graphics or without.
+const SMALL: Amount = Amount { bytes: 64 << 20, groups: 256 };
+/// Cards, whose caches hold up to 128 MiB, and whose 100 to 200 units must end together.
+const LARGE: Amount = Amount { bytes: 256 << 20, groups: 4096 };
 /// Seconds of work in one measurement, so that starting it does not count.
 const ENOUGH_SECONDS: f64 = 0.05;
 /// Most runs in one measurement.
@@ -29,8 +37,10 @@ pub struct Roof {
 impl Roof {
     /// Runs both kernels.
     pub async fn measure(compute: &Compute, repeats: usize) -> Result<Self, Fail> {
-        let copy = Work::copy(COPY_BYTES, compute);
-        let multiply = Work::multiply(GROUPS, compute);
+        let Amount { bytes, groups } = if compute.shares_host_memory() { SMALL } else { LARGE };
+        let limit = usize::try_from(compute.max_binding_bytes).unwrap_or(usize::MAX);
+        let copy = Work::copy(bytes.min(limit), compute);
+        let multiply = Work::multiply(groups, compute);
         Ok(Self {
             copy_gigabytes_per_second: copy.bytes / seconds(&copy, compute, repeats).await? / 1e9,
             gigaflops_per_second: multiply.flops

@@ -36,6 +36,7 @@ pub fn measure(job: &Job) -> Result<Measured> {
         adapter: format!("CPU, {} threads", work.threads),
         version: format!("candle {}", locked_version("candle-core")),
         load_seconds,
+        image: None,
         prefill,
         decode: decode.collect::<Result<_>>()?,
         first_tokens: Some(first_tokens),

@@ -19,6 +19,7 @@ struct Bench {
     adapter: String,
     kernels: String,
     load_seconds: f64,
+    image: Option<Timed>,
     prefill: Timed,
     decode: Vec<TimedBatch>,
 }
@@ -27,6 +28,12 @@ struct Bench {
 struct Timed {
     seconds: Stats,
     tokens_per_second: f64,
+}
+
+impl Timed {
+    fn rate(self) -> Rate {
+        Rate { seconds: self.seconds, tokens_per_second: self.tokens_per_second }
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,7 +63,7 @@ fn arguments(work: &Work) -> Vec<String> {
         ("--prompt", work.prompt.to_string()),
         ("--tokens", work.tokens.to_string()),
         ("--batch", batch.join(",")),
-        ("--image", "0".to_string()),
+        ("--image", work.image.to_string()),
         ("--repeats", work.repeats.to_string()),
     ];
     let mut arguments: Vec<String> =
@@ -80,10 +87,8 @@ fn read(report: Value, work: &Work) -> Result<Measured> {
         adapter: format!("{}, {} kernels", bench.adapter, bench.kernels),
         version: format!("globe {}", bench.globe),
         load_seconds: bench.load_seconds,
-        prefill: Rate {
-            seconds: bench.prefill.seconds,
-            tokens_per_second: bench.prefill.tokens_per_second,
-        },
+        image: bench.image.map(Timed::rate),
+        prefill: bench.prefill.rate(),
         first_tokens: None,
         report: Some(report),
     })
@@ -100,6 +105,7 @@ mod tests {
         let seconds = json!({ "median": 2.0, "spread": 0.1, "best": 1.9 });
         json!({
             "globe": "0.1.0", "adapter": "gpu", "kernels": "lanes", "load_seconds": 1.0,
+            "image": { "tokens": 4, "seconds": seconds, "tokens_per_second": 2.0 },
             "prefill": { "tokens": 8, "seconds": seconds, "tokens_per_second": 4.0 },
             "decode": [
                 { "batch": 1, "seconds": seconds, "tokens_per_second": 0.5, "more": 1 },
@@ -112,6 +118,7 @@ mod tests {
     fn its_report_is_read_and_kept_whole() {
         let measured = read(report(), &Work::example(Shape::Half)).unwrap();
         assert_eq!(measured.prefill.tokens_per_second, 4.0);
+        assert_eq!(measured.image.unwrap().tokens_per_second, 2.0);
         let rates: Vec<f64> =
             measured.decode.iter().filter_map(|d| Some(d.rate?.tokens_per_second)).collect();
         assert_eq!(rates, [0.5, 8.0]);
@@ -126,12 +133,13 @@ mod tests {
         let mut command = Command::new(globe);
         command
             .args(["bench", "--model", model, "--prompt", "8", "--tokens", "4", "--batch", "1,3"]);
-        command.args(["--image", "0", "--repeats", "1", "--json"]);
+        command.args(["--image", "84", "--repeats", "1", "--json"]);
         let report = json_of(command, "globe bench").unwrap();
         let work = Work { batch: vec![1, 3], ..Work::example(Shape::Half) };
         let measured = read(report, &work).unwrap();
         assert_eq!(measured.decode.len(), 2);
         assert!(measured.prefill.tokens_per_second > 0.0 && measured.load_seconds > 0.0);
+        assert!(measured.image.unwrap().tokens_per_second > 0.0);
     }
 
     #[test]
@@ -146,7 +154,7 @@ mod tests {
         let arguments = arguments(&Work::example(Shape::Three)).join(" ");
         assert_eq!(
             arguments,
-            "--shape 3b --bits 4 --prompt 128 --tokens 32 --batch 1,16 --image 0 --repeats 5 --json"
+            "--shape 3b --bits 4 --prompt 128 --tokens 32 --batch 1,16 --image 224 --repeats 5 --json"
         );
     }
 }

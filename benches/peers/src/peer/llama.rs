@@ -9,6 +9,10 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::mtmd::{
+    MtmdBitmap, MtmdContext, MtmdContextParams, MtmdInputChunkType, MtmdInputChunks, MtmdInputText,
+    mtmd_default_marker,
+};
 use llama_cpp_2::token::LlamaToken;
 
 use super::{Job, likeliest, prompt, refused};
@@ -68,6 +72,7 @@ pub fn measure(job: &Job, place: Place) -> Result<Measured> {
         let params = context_params(work, place, sequences);
         model.new_context(&backend, params).map_err(refused("create a context"))
     };
+    let image = if work.image > 0 { Some(image(job, place, &backend, &params)?) } else { None };
     let (prefill, first_tokens) = prefill(&mut Session::new(context(1)?, 1), work)?;
     let decode = work
         .batch
@@ -78,11 +83,56 @@ pub fn measure(job: &Job, place: Place) -> Result<Measured> {
         adapter,
         version: format!("llama-cpp-sys-2 {}", locked_version("llama-cpp-sys-2")),
         load_seconds,
+        image,
         prefill,
         decode,
         first_tokens: Some(first_tokens),
         report: None,
     })
+}
+
+/// How fast an image goes, from its pixels to its tokens on the host; taking it apart into patches is not timed.
+fn image(
+    job: &Job,
+    place: Place,
+    backend: &LlamaBackend,
+    params: &LlamaModelParams,
+) -> Result<Rate> {
+    let work = &job.work;
+    let taker = LlamaModel::load_from_file(backend, &job.tower.taker, params)
+        .map_err(refused("load what takes the tower's tokens"))?;
+    let params = MtmdContextParams {
+        use_gpu: place != Place::Cpu,
+        print_timings: false,
+        n_threads: work.threads as i32,
+        ..MtmdContextParams::default()
+    };
+    let mut tower =
+        MtmdContext::init_from_file(&job.tower.weights.to_string_lossy(), &taker, &params)
+            .map_err(refused("load the tower"))?;
+    let (mut times, mut tokens) = (Vec::new(), 0);
+    for i in 0..=work.repeats {
+        let chunks = patches(&tower, work.image, i)?;
+        let image = (0..chunks.len())
+            .filter_map(|chunk| chunks.get(chunk))
+            .find(|chunk| chunk.chunk_type() == MtmdInputChunkType::Image)
+            .ok_or(Error::Missing { peer: job.peer, what: "the image among its chunks" })?;
+        tokens = image.n_tokens();
+        let start = Instant::now();
+        tower.encode_chunk(&image).map_err(refused("encode an image"))?;
+        times.extend((i > 0).then_some(start.elapsed().as_secs_f64())); // the first warms up
+    }
+    Ok(Rate::new(tokens, times))
+}
+
+/// Image number `i`, ready for the tower.
+fn patches(tower: &MtmdContext, side: usize, i: usize) -> Result<MtmdInputChunks> {
+    let pixels: Vec<u8> = (0..3 * side * side).map(|p| ((p + i) % 255) as u8).collect();
+    let bitmap = MtmdBitmap::from_image_data(side as u32, side as u32, &pixels)
+        .map_err(refused("take an image"))?;
+    let text = mtmd_default_marker().to_string();
+    let text = MtmdInputText { text, add_special: false, parse_special: true };
+    tower.tokenize(text, &[&bitmap]).map_err(refused("take an image apart"))
 }
 
 fn context_params(work: &Work, place: Place, sequences: usize) -> LlamaContextParams {

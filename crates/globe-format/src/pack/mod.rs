@@ -11,7 +11,7 @@ mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZero, path::Path, thread};
+use std::{num::NonZero, ops::Range, path::Path, thread};
 
 pub(crate) use self::shards::write_file;
 use self::{
@@ -228,31 +228,56 @@ impl Run<'_> {
         writer.pad_to(part.words.offset)?;
         let values = CHUNK_VALUES.min(self.draft.shard_bytes as usize / 16);
         let step = (values / tensor.cols()).max(1);
-        let mut scales = Vec::with_capacity(part.scales.map_or(0, |extent| extent.size as usize));
-        for first in (0..part.rows).step_by(step) {
-            if (self.cancelled)() {
-                return Err(Error::Cancelled);
-            }
-            let first = part.first_row + first;
-            let rows = first..(first + step).min(part.first_row + part.rows);
-            let values = rows::gather(spec, tensors, rows.clone()).await?;
-            let packed = match tensor.is_vector() {
-                true => plain(values),
-                false => pack_rows(tensor.format, &values, rows.len(), tensor.cols()),
-            };
-            let packed = packed.map_err(|error| Error::Quantize {
-                tensor: spec.name.clone(),
-                source: error.after(rows.start),
-            })?;
+        let steps = || {
+            let end = part.first_row + part.rows;
+            (part.first_row..end).step_by(step).map(move |first| first..(first + step).min(end))
+        };
+        // Scales follow all words. Where they are longer than a file, they are computed once more instead of held.
+        let held = part.scales.is_some_and(|extent| extent.size <= self.draft.shard_bytes);
+        let mut scales = Vec::new();
+        for rows in steps() {
+            let packed = self.packed_rows(spec, tensor, tensors, rows).await?;
             writer.write_words(&packed.words)?;
-            scales.extend(packed.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+            if held {
+                scales.extend(packed.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+            }
             self.progress(writer.done());
         }
-        if let Some(extent) = part.scales {
-            writer.pad_to(extent.offset)?;
+        let Some(extent) = part.scales else { return Ok(()) };
+        writer.pad_to(extent.offset)?;
+        if held {
+            return writer.write(&scales);
+        }
+        for rows in steps() {
+            let packed = self.packed_rows(spec, tensor, tensors, rows).await?;
+            scales.clear();
+            scales.extend(packed.scales.iter().flat_map(|scale| scale.to_le_bytes()));
             writer.write(&scales)?;
+            self.progress(writer.done());
         }
         Ok(())
+    }
+
+    /// Words and scales of some rows.
+    async fn packed_rows<T: SourceTensors>(
+        &self,
+        spec: &TensorSpec,
+        tensor: &PackedTensor,
+        tensors: &T,
+        rows: Range<usize>,
+    ) -> Result<Quantized> {
+        if (self.cancelled)() {
+            return Err(Error::Cancelled);
+        }
+        let values = rows::gather(spec, tensors, rows.clone()).await?;
+        let packed = match tensor.is_vector() {
+            true => plain(values),
+            false => pack_rows(tensor.format, &values, rows.len(), tensor.cols()),
+        };
+        packed.map_err(|error| Error::Quantize {
+            tensor: spec.name.clone(),
+            source: error.after(rows.start),
+        })
     }
 
     fn progress(&mut self, done: u64) {

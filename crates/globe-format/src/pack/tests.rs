@@ -285,6 +285,24 @@ fn the_same_job_gives_the_same_bytes_and_is_done_once() {
 }
 
 #[test]
+fn the_array_does_not_depend_on_the_size_of_files() {
+    let specs = specs();
+    let array = |shard_bytes| {
+        let (mut job, out) = (job(&specs), tempdir().unwrap());
+        job.options.shard_bytes = shard_bytes;
+        let manifest = run(&job, out.path()).0.unwrap();
+        // Shorter than the scales of a part, which are not held then, or long enough for all of it.
+        let scales = |tensor: &PackedTensor| tensor.parts[0].scales.map(|extent| extent.size);
+        assert_eq!(manifest.tensors.iter().filter_map(scales).max(), Some(1024));
+        let files = contents(out.path());
+        manifest.shards.iter().flat_map(|shard| files[&shard.name].clone()).collect::<Vec<u8>>()
+    };
+    let whole = array(1 << 20);
+    assert_eq!(array(256), whole);
+    assert_eq!(array(SHARD_BYTES), whole);
+}
+
+#[test]
 fn changed_inputs_start_over() {
     let specs = specs();
     let (out, _) = stopped_after(90, true, (ErrorKind::Other, false)).unwrap();
