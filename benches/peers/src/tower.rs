@@ -73,7 +73,7 @@ fn tensors(shape: Shape) -> Vec<Tensor> {
     let (hidden, ffn, merged) = (dims.hidden, dims.ffn, MERGED * dims.hidden);
     // Rows that are not whole blocks are kept in half precision, as llama.cpp's own converter does.
     let matrix = |name: String, rows: usize, cols: usize| {
-        let storage = if cols % Q8_0_BLOCK == 0 { Storage::Q8_0 } else { Storage::F16 };
+        let storage = if cols.is_multiple_of(Q8_0_BLOCK) { Storage::Q8_0 } else { Storage::F16 };
         Tensor { name, shape: vec![rows, cols], storage }
     };
     let patches = |name: &str| Tensor {
@@ -192,7 +192,7 @@ mod tests {
     fn rows_are_whole_blocks_or_halves() {
         for tensor in tensors(Shape::Seven).iter().chain(&taker_tensors(Shape::Seven)) {
             let blocks = matches!(tensor.storage, Storage::Q4_0 | Storage::Q8_0);
-            assert!(!blocks || tensor.cols() % Q8_0_BLOCK == 0, "{}", tensor.name);
+            assert!(!blocks || tensor.cols().is_multiple_of(Q8_0_BLOCK), "{}", tensor.name);
         }
         let down = tensors(Shape::Seven).into_iter().find(|t| t.name == "v.blk.0.ffn_down.weight");
         assert_eq!(down.unwrap().storage, Storage::F16); // 3420 values a row
