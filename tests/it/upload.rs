@@ -75,7 +75,7 @@ fn rows_and_rooms_must_agree() {
         uploads.write(room, &bytes(*n_bytes, 1)).unwrap();
     }
     let mut matrix = PackedMatrix::new(WeightFormat::Q4, 64, gpu());
-    let result = matrix.push_rooms(4, &mut uploads, 0, gpu());
+    let result = matrix.push_rooms(4, &mut uploads, 0);
     assert!(matches!(result, Err(Error::Shape { op: "push_part", .. })), "{result:?}");
     assert_eq!(matrix.dims(), [0, 64]);
 

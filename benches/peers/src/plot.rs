@@ -122,7 +122,7 @@ fn bar(svg: &mut String, peer: Peer, rate: &Rate, pixels: f64, y: f64) {
 fn rate(entry: &Entry, shown: Shown) -> Option<Rate> {
     let measured = entry.outcome.measured()?;
     match shown {
-        Shown::Image => measured.image,
+        Shown::Image => measured.image.rate,
         Shown::Prefill => Some(measured.prefill),
         Shown::Decode(batch) => measured.decode(batch),
     }
@@ -136,7 +136,8 @@ fn why_not(entry: &Entry, shown: Shown) -> String {
             let decode = measured.decode.iter().find(|decode| decode.batch == batch);
             decode.and_then(|decode| decode.not_run.as_ref())
         }
-        (Outcome::Measured(_), _) => return "it has no vision tower".to_string(),
+        (Outcome::Measured(measured), Shown::Image) => measured.image.not_run.as_ref(),
+        (Outcome::Measured(_), Shown::Prefill) => None,
     };
     let reason = reason.map_or("", String::as_str);
     let mut text: String = reason.chars().take(90).collect();
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(svg.matches("<rect x=").count(), 2 + 3 + 3 + 2);
         assert_eq!(svg.matches("class=\"value\"").count(), 10);
         assert_eq!(svg.matches("not measured: no device at all").count(), 4);
-        assert_eq!(svg.matches("it has no vision tower").count(), 1);
+        assert_eq!(svg.matches("not measured: no tower").count(), 1);
         assert_eq!(svg.matches("not measured: it cannot").count(), 1);
         assert!(svg.contains("globe on a | b."));
         for group in ["Image", "Prefill", "Decode", "Decode, 16 at once"] {

@@ -23,7 +23,7 @@ pub struct Report {
     pub work: Work,
     /// Of the random weights.
     pub seed: u64,
-    /// Bytes of the model that llama.cpp and candle read.
+    /// Bytes of the model that llama.cpp and candle read, and of the tower that llama.cpp reads.
     pub gguf_bytes: u64,
     /// In the order of the table.
     pub peers: Vec<Entry>,
@@ -58,8 +58,8 @@ pub struct Measured {
     pub version: String,
     /// From the file to a model that can compute.
     pub load_seconds: f64,
-    /// One image, if one was asked for and it has a tower.
-    pub image: Option<Rate>,
+    /// One image.
+    pub image: Image,
     /// One prompt.
     pub prefill: Rate,
     /// Answers to one prompt, in the order that was asked for.
@@ -68,6 +68,28 @@ pub struct Measured {
     pub first_tokens: Option<Vec<u32>>,
     /// The peer's own report, if it has one.
     pub report: Option<serde_json::Value>,
+}
+
+/// One image; neither rate nor reason if none was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Image {
+    /// How fast.
+    pub rate: Option<Rate>,
+    /// Why it has no rate.
+    pub not_run: Option<String>,
+}
+
+impl Image {
+    /// Measured.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate: Some(rate), not_run: None }
+    }
+
+    /// Not measured.
+    #[cfg(any(feature = "llama", feature = "candle", test))]
+    pub fn not(reason: &str) -> Self {
+        Self { rate: None, not_run: Some(reason.to_string()) }
+    }
 }
 
 /// Some answers at once.
@@ -146,7 +168,7 @@ mod tests {
             adapter: "a".into(),
             version: "v".into(),
             load_seconds: 0.5,
-            image: Some(rate),
+            image: Image::new(rate),
             prefill: rate,
             decode: vec![Decode::new(1, rate), Decode::not(16, "why")],
             first_tokens: Some(vec![1, 2]),

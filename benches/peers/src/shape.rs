@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 /// A size of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Shape {
-    /// Qwen2.5-0.5B with a vocabulary of 32,000
+    /// Qwen2.5-0.5B with a vocabulary of 32,000 and a tower of 12 blocks
     #[value(name = "0.5b")]
     #[serde(rename = "0.5b")]
     Half,
-    /// The language model of Qwen2.5-VL-3B
+    /// Qwen2.5-VL-3B
     #[value(name = "3b")]
     #[serde(rename = "3b")]
     Three,
-    /// The language model of Qwen2.5-VL-7B
+    /// Qwen2.5-VL-7B
     #[value(name = "7b")]
     #[serde(rename = "7b")]
     Seven,

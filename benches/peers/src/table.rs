@@ -64,7 +64,7 @@ fn row(entry: &Entry, batches: usize, images: bool) -> String {
         Outcome::Measured(measured) => {
             let mut text = format!("| {} | {} |", entry.peer, cell(&measured.adapter));
             if images {
-                text += &format!(" {} |", rate(measured.image.as_ref()));
+                text += &format!(" {} |", rate(measured.image.rate.as_ref()));
             }
             text += &format!(" {} |", rate(Some(&measured.prefill)));
             for decode in &measured.decode {
@@ -110,6 +110,9 @@ fn reasons(report: &Report) -> Vec<String> {
         match outcome {
             Outcome::NotRun(reason) => lines.push(format!("{peer} did not run: {}", cell(reason))),
             Outcome::Measured(measured) => {
+                if let Some(reason) = &measured.image.not_run {
+                    lines.push(format!("{peer}, image, was not measured: {}", cell(reason)));
+                }
                 for decode in &measured.decode {
                     if let Some(reason) = &decode.not_run {
                         let name = decode_name(decode.batch);
@@ -132,7 +135,7 @@ fn ratios(report: &Report) -> Vec<String> {
             format!("{}×", figures(ours.tokens_per_second / theirs.tokens_per_second))
         };
         let mut parts = Vec::new();
-        if let (Some(ours), Some(theirs)) = (globe.image, other.image) {
+        if let (Some(ours), Some(theirs)) = (globe.image.rate, other.image.rate) {
             parts.push(format!("image {}", ratio(ours, theirs)));
         }
         parts.push(format!("prefill {}", ratio(globe.prefill, other.prefill)));
@@ -170,7 +173,7 @@ fn agreement(report: &Report) -> Vec<String> {
 pub mod tests {
     use super::*;
     use crate::args::Work;
-    use crate::report::Decode;
+    use crate::report::{Decode, Image};
     use crate::shape::Shape;
 
     /// A run in which everything happened.
@@ -183,7 +186,10 @@ pub mod tests {
                 adapter: "a | b".into(),
                 version: "v".into(),
                 load_seconds: 1.25,
-                image: (scale != 0.5).then(|| rate(20.0 * scale)),
+                image: match scale {
+                    0.5 => Image::not("no tower"),
+                    _ => Image::new(rate(20.0 * scale)),
+                },
                 prefill: rate(100.0 * scale),
                 decode: vec![Decode::new(1, decode), many],
                 first_tokens: tokens,
@@ -224,6 +230,7 @@ A CPU, 2 of 8 threads; 2026-01-02, commit 0123456789 with changes.
 | candle CPU | a \\| b | – | 50.0 ± 2.50 | 5.00 ± 0.25 | – | 1.25 |
 
 * llama.cpp Vulkan did not run: no device at all
+* candle CPU, image, was not measured: no tower
 * candle CPU, decode, 16 at once, was not measured: it cannot
 * globe / llama.cpp CPU: image 0.25×; prefill 0.25×; decode 0.25×; decode, 16 at once 0.25×
 * globe / candle CPU: prefill 2.00×; decode 2.00×

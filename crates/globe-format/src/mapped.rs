@@ -51,13 +51,9 @@ impl Files for Folder {
     }
 }
 
-/// Maps of at least this size are given back by a thread of their own: the system takes 40 us for each MB of them that
-/// was read (LOG.md), while the caller could go on.
-const LARGE_BYTES: usize = 16 << 20;
-
 /// A file mapped into memory.
 #[derive(Debug)]
-pub struct Mapped(Option<Mmap>);
+pub struct Mapped(Mmap);
 
 impl Mapped {
     fn open(path: &Path) -> io::Result<Self> {
@@ -69,30 +65,17 @@ impl Mapped {
         // the file meanwhile changes these bytes, and one that shortens it makes reads fault.
         // Model files are written once, and every value is checked after it is read.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self(Some(map)))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default() // there is one until it is dropped
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        if let Some(map) = self.0.take_if(|map| map.len() >= LARGE_BYTES) {
-            // Without a thread to be had, the map is dropped here with what the thread would have run.
-            drop(std::thread::Builder::new().spawn(move || drop(map)));
-        }
+        Ok(Self(map))
     }
 }
 
 impl Source for Mapped {
     fn size_bytes(&self) -> u64 {
-        self.bytes().len() as u64
+        self.0.len() as u64
     }
 
     async fn read(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
-        slice(self.bytes(), range).map(Cow::Borrowed)
+        slice(&self.0, range).map(Cow::Borrowed)
     }
 }
 

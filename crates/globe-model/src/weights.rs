@@ -233,7 +233,7 @@ impl<'a, S: Source> Weights<'a, S> {
         let mut room = self.first_room(packed, tensor)?;
         for part in &tensor.parts {
             let next = self.fill(packed, part, room).await?;
-            matrix.push_rooms(part.rows, self.rooms.borrow_mut().uploads(), room, self.compute)?;
+            matrix.push_rooms(part.rows, self.rooms.borrow_mut().uploads(), room)?;
             room = next;
         }
         Ok(Matrix::Packed(Box::new(matrix)))

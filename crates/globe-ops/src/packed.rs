@@ -71,7 +71,7 @@ impl PackedMatrix {
         if n_scales > 0 {
             uploads.write(1, &scales)?;
         }
-        self.push_rooms(rows, &mut uploads, 0, compute)
+        self.push_rooms(rows, &mut uploads, 0)
     }
 
     /// Sizes of the rooms of `rows` rows of `cols` weights ([`Uploads::begin`]): one of words, and one of scales for
@@ -89,18 +89,20 @@ impl PackedMatrix {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the rooms do not hold the rows, [`Error::Device`](crate::Error::Device)
     /// if the device was lost.
+    ///
+    /// # Panics
+    /// If there are no such rooms, or one was emptied before.
     pub fn push_rooms(
         &mut self,
         rows: usize,
         uploads: &mut Uploads<'_>,
         first_room: usize,
-        compute: &Compute,
     ) -> Result<()> {
         let sizes = Self::room_bytes(self.format, self.cols, rows);
         let words = uploads.words(first_room)?;
         expect("push_part", "words", words.dims(), [sizes[0] / 4])?;
         let scales = match sizes.get(1) {
-            None => compute.no_scales.clone(),
+            None => uploads.compute.no_scales.clone(),
             Some(size) => {
                 let scales = uploads.words(first_room + 1)?;
                 expect("push_part", "scales", scales.dims(), [size / 4])?;

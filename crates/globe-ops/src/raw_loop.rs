@@ -50,10 +50,16 @@ pub(crate) fn note(program: Program, tensors: &[&CubeTensor], params: &[u32], gr
     });
 }
 
-/// Where a tensor lies.
+/// Where a tensor lies. CubeCL may move it later, unless a graph guards its page: [`pinned`] keeps it in place.
 pub(crate) fn resource(tensor: &CubeTensor) -> Result<WgpuResource> {
+    Ok(pinned(tensor)?.0)
+}
+
+/// Where a tensor lies, and what keeps it there as long as it lives.
+pub(crate) fn pinned(tensor: &CubeTensor) -> Result<(WgpuResource, Box<dyn Send>)> {
     let found = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
-    Ok(found.map_err(|e| Error::Device { reason: e.to_string() })?.resource().clone())
+    let found = found.map_err(|e| Error::Device { reason: e.to_string() })?;
+    Ok((found.resource().clone(), Box::new(found)))
 }
 
 /// What wgpu calls device and queue, without what stands above them. Clones share what was compiled.

@@ -5,17 +5,17 @@ use burn::tensor::wgpu::wgpu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use cubecl::wgpu::WgpuResource;
 
-use crate::raw_loop::{RawQueue, resource};
+use crate::raw_loop::{RawQueue, pinned};
 use crate::{Compute, Error, Result, advance, flush};
 
-/// Bytes handed over at once. Two pieces are under way, so their staging memory serves again while it is in cache:
-/// measured against pieces of 4 MiB and against whole tensors (LOG.md).
+/// Bytes handed over at once, with what waits before them. Two submissions are under way, so their staging memory serves
+/// again while it is in cache: measured against pieces of 4 MiB and against whole tensors (LOG.md).
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Little-endian words on their way into device memory, for which there is room from the start: asking CubeCL for each
 /// room when its bytes come keeps its thread awake, on a core that the driver needs (LOG.md).
 pub struct Uploads<'a> {
-    compute: &'a Compute,
+    pub(crate) compute: &'a Compute,
     raw: Option<RawQueue>,
     rooms: Vec<Option<Room>>,
     /// Bytes given to wgpu and not submitted.
@@ -39,6 +39,7 @@ enum Place {
 struct Buffer {
     words: Tensor<1, Int>,
     resource: WgpuResource,
+    _pin: Box<dyn Send>,
 }
 
 impl<'a> Uploads<'a> {
@@ -63,6 +64,9 @@ impl<'a> Uploads<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`] if they are more than it has room for, [`Error::Device`] if the device was lost.
+    ///
+    /// # Panics
+    /// If there is no such room, or it was emptied.
     pub fn write(&mut self, i: usize, bytes: &[u8]) -> Result<()> {
         let Self { raw, rooms, waiting, under_way, .. } = self;
         let room = room(rooms, i);
@@ -92,10 +96,13 @@ impl<'a> Uploads<'a> {
         Ok(())
     }
 
-    /// The words of room `i`, all of which have come. A room is emptied once.
+    /// The words of room `i`, all of which have come: they are there for whatever is submitted from now on.
     ///
     /// # Errors
     /// [`Error::Shape`] if bytes are missing, [`Error::Device`] if the device was lost.
+    ///
+    /// # Panics
+    /// If there is no such room, or it was emptied before.
     pub fn words(&mut self, i: usize) -> Result<Tensor<1, Int>> {
         let Room { n_bytes, done, place } = self.rooms[i].take().expect("a room is emptied once");
         if done != n_bytes {
@@ -116,11 +123,23 @@ impl<'a> Uploads<'a> {
     ///
     /// # Errors
     /// As [`Self::words`]; [`Error::Device`] on the CPU path.
+    ///
+    /// # Panics
+    /// As [`Self::words`].
     pub fn values(&mut self, i: usize) -> Result<Tensor<1>> {
         let CubeTensor { client, device, handle, meta, .. } = advance::int(&self.words(i)?)?;
         let shape = meta.shape().clone();
         let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
         Ok(Tensor::from_primitive::<CubeBackend>(values))
+    }
+}
+
+impl Drop for Uploads<'_> {
+    /// What was written and not submitted would lie in wgpu's staging memory until something else is.
+    fn drop(&mut self) {
+        if let (Some(raw), 1..) = (&self.raw, self.waiting) {
+            raw.queue.submit([]);
+        }
     }
 }
 
@@ -141,8 +160,8 @@ fn on_adapter(sizes: &[usize], compute: &Compute) -> Result<Vec<Place>> {
     // Kernels that read what lay there before are ahead in the queue then.
     flush(&compute.device)?;
     let place = |words: Tensor<1, Int>| -> Result<Place> {
-        let resource = resource(&advance::int(&words)?)?;
-        Ok(Place::Adapter(Box::new(Buffer { words, resource })))
+        let (resource, pin) = pinned(&advance::int(&words)?)?;
+        Ok(Place::Adapter(Box::new(Buffer { words, resource, _pin: pin })))
     };
     all.into_iter().map(place).collect()
 }

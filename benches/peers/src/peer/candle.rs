@@ -11,7 +11,7 @@ use candle_transformers::models::quantized_qwen2::ModelWeights;
 use super::{FIRST_TOKENS, Job, likeliest, prompt, refused};
 use crate::args::Work;
 use crate::error::{Error, Result};
-use crate::report::{Decode, Measured, locked_version};
+use crate::report::{Decode, Image, Measured, locked_version};
 use crate::stats::Rate;
 
 /// Loads the model and measures.
@@ -36,7 +36,10 @@ pub fn measure(job: &Job) -> Result<Measured> {
         adapter: format!("CPU, {} threads", work.threads),
         version: format!("candle {}", locked_version("candle-core")),
         load_seconds,
-        image: None,
+        image: match work.image {
+            0 => Image::default(),
+            _ => Image::not("its Qwen2 has no vision tower"),
+        },
         prefill,
         decode: decode.collect::<Result<_>>()?,
         first_tokens: Some(first_tokens),

@@ -9,7 +9,7 @@ use super::{Job, Peer};
 use crate::args::Work;
 use crate::error::{Error, Result};
 use crate::process::json_of;
-use crate::report::{Decode, Measured};
+use crate::report::{Decode, Image, Measured};
 use crate::stats::{Rate, Stats};
 
 /// What is read of its report.
@@ -82,12 +82,17 @@ fn read(report: Value, work: &Work) -> Result<Measured> {
         let (seconds, tokens_per_second) = (found.seconds, found.tokens_per_second);
         Ok(Decode::new(*batch, Rate { seconds, tokens_per_second }))
     });
+    let image = match (work.image, bench.image) {
+        (0, _) => Image::default(),
+        (_, Some(timed)) => Image::new(timed.rate()),
+        (_, None) => return Err(Error::Missing { peer: Peer::Globe, what: "the image" }),
+    };
     Ok(Measured {
         decode: decode.collect::<Result<_>>()?,
         adapter: format!("{}, {} kernels", bench.adapter, bench.kernels),
         version: format!("globe {}", bench.globe),
         load_seconds: bench.load_seconds,
-        image: bench.image.map(Timed::rate),
+        image,
         prefill: bench.prefill.rate(),
         first_tokens: None,
         report: Some(report),
@@ -118,7 +123,7 @@ mod tests {
     fn its_report_is_read_and_kept_whole() {
         let measured = read(report(), &Work::example(Shape::Half)).unwrap();
         assert_eq!(measured.prefill.tokens_per_second, 4.0);
-        assert_eq!(measured.image.unwrap().tokens_per_second, 2.0);
+        assert_eq!(measured.image.rate.unwrap().tokens_per_second, 2.0);
         let rates: Vec<f64> =
             measured.decode.iter().filter_map(|d| Some(d.rate?.tokens_per_second)).collect();
         assert_eq!(rates, [0.5, 8.0]);
@@ -139,7 +144,7 @@ mod tests {
         let measured = read(report, &work).unwrap();
         assert_eq!(measured.decode.len(), 2);
         assert!(measured.prefill.tokens_per_second > 0.0 && measured.load_seconds > 0.0);
-        assert!(measured.image.unwrap().tokens_per_second > 0.0);
+        assert!(measured.image.rate.unwrap().tokens_per_second > 0.0);
     }
 
     #[test]
@@ -147,6 +152,10 @@ mod tests {
         let work = Work { batch: vec![4], ..Work::example(Shape::Half) };
         assert!(matches!(read(report(), &work), Err(Error::Missing { .. })));
         assert!(matches!(read(json!({ "globe": "0.1.0" }), &work), Err(Error::Answer { .. })));
+        let mut without = report();
+        without["image"] = Value::Null;
+        let work = Work::example(Shape::Half);
+        assert!(matches!(read(without, &work), Err(Error::Missing { what: "the image", .. })));
     }
 
     #[test]

@@ -18,8 +18,11 @@ use llama_cpp_2::token::LlamaToken;
 use super::{Job, likeliest, prompt, refused};
 use crate::args::Work;
 use crate::error::{Error, Result};
-use crate::report::{Decode, Measured, locked_version};
+use crate::report::{Decode, Image, Measured, locked_version};
 use crate::stats::Rate;
+
+/// Pixels of the side of what becomes one token.
+const TOKEN_SIDE: usize = 28;
 
 /// Where it computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +75,12 @@ pub fn measure(job: &Job, place: Place) -> Result<Measured> {
         let params = context_params(work, place, sequences);
         model.new_context(&backend, params).map_err(refused("create a context"))
     };
-    let image = if work.image > 0 { Some(image(job, place, &backend, &params)?) } else { None };
+    // A tower that has no room must not take the answers with it.
+    let image = match work.image {
+        0 => Image::default(),
+        _ => image(job, place, &backend, &params)
+            .map_or_else(|error| Image::not(&error.to_string()), Image::new),
+    };
     let (prefill, first_tokens) = prefill(&mut Session::new(context(1)?, 1), work)?;
     let decode = work
         .batch
@@ -91,7 +99,7 @@ pub fn measure(job: &Job, place: Place) -> Result<Measured> {
     })
 }
 
-/// How fast an image goes, from its pixels to its tokens on the host; taking it apart into patches is not timed.
+/// How fast an image goes, from its pixels, resized and normalised, to its tokens on the host.
 fn image(
     job: &Job,
     place: Place,
@@ -99,30 +107,35 @@ fn image(
     params: &LlamaModelParams,
 ) -> Result<Rate> {
     let work = &job.work;
+    let expected = (work.image / TOKEN_SIDE).pow(2);
     let taker = LlamaModel::load_from_file(backend, &job.tower.taker, params)
         .map_err(refused("load what takes the tower's tokens"))?;
     let params = MtmdContextParams {
         use_gpu: place != Place::Cpu,
         print_timings: false,
         n_threads: work.threads as i32,
+        image_max_tokens: expected as i32, // what it reserves memory for
         ..MtmdContextParams::default()
     };
     let mut tower =
         MtmdContext::init_from_file(&job.tower.weights.to_string_lossy(), &taker, &params)
             .map_err(refused("load the tower"))?;
-    let (mut times, mut tokens) = (Vec::new(), 0);
+    let mut times = Vec::new();
     for i in 0..=work.repeats {
         let chunks = patches(&tower, work.image, i)?;
         let image = (0..chunks.len())
             .filter_map(|chunk| chunks.get(chunk))
             .find(|chunk| chunk.chunk_type() == MtmdInputChunkType::Image)
             .ok_or(Error::Missing { peer: job.peer, what: "the image among its chunks" })?;
-        tokens = image.n_tokens();
+        if image.n_tokens() != expected {
+            let reason = format!("{} tokens, not {expected}", image.n_tokens());
+            return Err(Error::Peer { step: "take an image apart", reason });
+        }
         let start = Instant::now();
         tower.encode_chunk(&image).map_err(refused("encode an image"))?;
         times.extend((i > 0).then_some(start.elapsed().as_secs_f64())); // the first warms up
     }
-    Ok(Rate::new(tokens, times))
+    Ok(Rate::new(expected, times))
 }
 
 /// Image number `i`, ready for the tower.

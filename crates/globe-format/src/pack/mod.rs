@@ -235,7 +235,12 @@ impl Run<'_> {
         // Scales follow all words. Where they are longer than a file, they are computed once more instead of held.
         let held = part.scales.is_some_and(|extent| extent.size <= self.draft.shard_bytes);
         let mut scales = Vec::new();
-        for rows in steps() {
+        let words_end = part.words.end();
+        let has_words = !held && writer.has(words_end);
+        if has_words {
+            writer.skip_to(words_end);
+        }
+        for rows in steps().filter(|_| !has_words) {
             let packed = self.packed_rows(spec, tensor, tensors, rows).await?;
             writer.write_words(&packed.words)?;
             if held {
