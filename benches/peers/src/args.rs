@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::Peer;
 use crate::shape::Shape;
+use crate::tower::TOKEN_SIDE;
 
 /// Measure globe beside llama.cpp and candle: the same shapes, one machine, one run.
 ///
@@ -114,7 +115,7 @@ fn count<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String
 fn side(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(0) => Ok(0),
-        Ok(n) if (84..=1792).contains(&n) && n.is_multiple_of(28) => Ok(n),
+        Ok(n) if (84..=1792).contains(&n) && n.is_multiple_of(TOKEN_SIDE) => Ok(n),
         _ => Err("0 or a multiple of 28 from 84 to 1792 is needed".to_string()),
     }
 }

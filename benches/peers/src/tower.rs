@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::gguf::{Q8_0_BLOCK, Storage, Tensor, Value};
-use crate::shape::Shape;
-use crate::weights;
+use crate::gguf::{Q4_0_BLOCK, Q8_0_BLOCK, Storage, Tensor, Value};
+use crate::shape::{Dims, Shape};
+use crate::weights::{self, vector};
 
 /// Pixels of a patch's side.
 const PATCH: usize = 14;
-/// Patches that become one token.
-const MERGED: usize = 4;
+/// Patches of the side of what becomes one token.
+const MERGED_SIDE: usize = 2;
+/// Pixels of that side.
+pub const TOKEN_SIDE: usize = PATCH * MERGED_SIDE;
 
 /// Two files, since llama.cpp reads a tower beside a language model only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,7 +36,8 @@ impl Tower {
     /// # Errors
     /// [`crate::error::Error::File`] if a file cannot be written.
     pub fn write(&self, shape: Shape, seed: u64) -> Result<u64> {
-        weights::write_file(&self.taker, &taker_metadata(shape), &taker_tensors(shape), seed)?;
+        let taker = weights::tensors(&taker_dims(shape));
+        weights::write_file(&self.taker, &taker_metadata(shape), &taker, seed)?;
         weights::write_file(&self.weights, &metadata(shape), &tensors(shape), seed)
     }
 }
@@ -64,13 +67,9 @@ fn metadata(shape: Shape) -> Vec<(String, Value)> {
     ]
 }
 
-fn vector(name: String, n: usize) -> Tensor {
-    Tensor { name, shape: vec![n], storage: Storage::F32 }
-}
-
 fn tensors(shape: Shape) -> Vec<Tensor> {
     let dims = shape.vision();
-    let (hidden, ffn, merged) = (dims.hidden, dims.ffn, MERGED * dims.hidden);
+    let (hidden, ffn, merged) = (dims.hidden, dims.ffn, MERGED_SIDE.pow(2) * dims.hidden);
     // Rows that are not whole blocks are kept in half precision, as llama.cpp's own converter does.
     let matrix = |name: String, rows: usize, cols: usize| {
         let storage = if cols.is_multiple_of(Q8_0_BLOCK) { Storage::Q8_0 } else { Storage::F16 };
@@ -121,55 +120,24 @@ const WORDS: [(&str, i32); 5] = [
 /// Types of tokens, as llama.cpp counts them.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
-/// Values within its MLP.
-const TAKER_FFN: usize = 32;
+
+/// As narrow and short as such a model can be, with outputs as wide as those of the tower.
+fn taker_dims(shape: Shape) -> Dims {
+    Dims { layers: 1, ffn: Q4_0_BLOCK, vocab: WORDS.len(), tied: true, ..shape.dims() }
+}
 
 fn taker_metadata(shape: Shape) -> Vec<(String, Value)> {
-    let dims = shape.dims();
     let text = |key: &str, x: &str| (key.to_string(), Value::Text(x.to_string()));
-    let int = |key: &str, x: usize| (format!("qwen2.{key}"), Value::U32(x as u32));
-    vec![
-        text("general.architecture", "qwen2"),
-        int("context_length", 512),
-        int("embedding_length", dims.hidden),
-        int("block_count", 1),
-        int("feed_forward_length", TAKER_FFN),
-        int("attention.head_count", dims.heads),
-        int("attention.head_count_kv", dims.kv_heads),
-        ("qwen2.attention.layer_norm_rms_epsilon".into(), Value::F32(1e-6)),
+    let mut all = weights::metadata(shape.name(), &taker_dims(shape));
+    all.extend([
         text("tokenizer.ggml.model", "gpt2"),
         text("tokenizer.ggml.pre", "qwen2"),
         ("tokenizer.ggml.tokens".into(), Value::Texts(WORDS.map(|(word, _)| word.into()).into())),
         ("tokenizer.ggml.token_type".into(), Value::I32s(WORDS.map(|(_, kind)| kind).into())),
         ("tokenizer.ggml.merges".into(), Value::Texts(vec!["a a".into()])),
         ("tokenizer.ggml.eos_token_id".into(), Value::U32(0)),
-    ]
-}
-
-fn taker_tensors(shape: Shape) -> Vec<Tensor> {
-    let dims = shape.dims();
-    let matrix = |name: &str, rows: usize, cols: usize| Tensor {
-        name: name.into(),
-        shape: vec![rows, cols],
-        storage: Storage::Q4_0,
-    };
-    let (hidden, kv) = (dims.hidden, dims.kv_dim());
-    vec![
-        matrix("token_embd.weight", WORDS.len(), hidden),
-        vector("output_norm.weight".into(), hidden),
-        vector("blk.0.attn_norm.weight".into(), hidden),
-        matrix("blk.0.attn_q.weight", hidden, hidden),
-        vector("blk.0.attn_q.bias".into(), hidden),
-        matrix("blk.0.attn_k.weight", kv, hidden),
-        vector("blk.0.attn_k.bias".into(), kv),
-        matrix("blk.0.attn_v.weight", kv, hidden),
-        vector("blk.0.attn_v.bias".into(), kv),
-        matrix("blk.0.attn_output.weight", hidden, hidden),
-        vector("blk.0.ffn_norm.weight".into(), hidden),
-        matrix("blk.0.ffn_gate.weight", TAKER_FFN, hidden),
-        matrix("blk.0.ffn_up.weight", TAKER_FFN, hidden),
-        matrix("blk.0.ffn_down.weight", hidden, TAKER_FFN),
-    ]
+    ]);
+    all
 }
 
 #[cfg(test)]
@@ -190,7 +158,9 @@ mod tests {
 
     #[test]
     fn rows_are_whole_blocks_or_halves() {
-        for tensor in tensors(Shape::Seven).iter().chain(&taker_tensors(Shape::Seven)) {
+        for tensor in
+            tensors(Shape::Seven).iter().chain(&weights::tensors(&taker_dims(Shape::Seven)))
+        {
             let blocks = matches!(tensor.storage, Storage::Q4_0 | Storage::Q8_0);
             assert!(!blocks || tensor.cols().is_multiple_of(Q8_0_BLOCK), "{}", tensor.name);
         }

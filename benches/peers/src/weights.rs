@@ -9,7 +9,7 @@ use half::f16;
 use crate::error::{Error, Result};
 use crate::gguf::{self, Q4_0_BYTES, Q8_0_BYTES, Storage, Tensor, Value};
 use crate::random::Random;
-use crate::shape::Shape;
+use crate::shape::{Dims, Shape};
 
 /// Positions that the model says it knows.
 const CONTEXT: u32 = 32_768;
@@ -23,7 +23,11 @@ const BYTE_STD: f32 = 73.9;
 /// # Errors
 /// [`Error::File`] if the file cannot be written.
 pub fn write(path: &Path, shape: Shape, seed: u64) -> Result<u64> {
-    write_file(path, &metadata(shape), &tensors(shape), seed)
+    let (name, dims) = (shape.name(), shape.dims());
+    // There is no tokenizer: all inputs are token ids.
+    let tokenizer = ("tokenizer.ggml.model".into(), Value::Text("none".into()));
+    let metadata = [metadata(name, &dims), vec![tokenizer]].concat();
+    write_file(path, &metadata, &tensors(&dims), seed)
 }
 
 /// Writes a file of random weights; returns its bytes.
@@ -45,16 +49,14 @@ pub fn write_file(
     Ok(bytes)
 }
 
-/// What both readers ask for. There is no tokenizer: all inputs are token ids.
-fn metadata(shape: Shape) -> Vec<(String, Value)> {
-    let dims = shape.dims();
+/// What both readers ask for, but for the tokenizer.
+pub fn metadata(name: &str, dims: &Dims) -> Vec<(String, Value)> {
     let text = |key: &str, x: &str| (key.to_string(), Value::Text(x.to_string()));
     let int = |key: &str, x: usize| (format!("qwen2.{key}"), Value::U32(x as u32));
     let float = |key: &str, x: f32| (format!("qwen2.{key}"), Value::F32(x));
     vec![
         text("general.architecture", "qwen2"),
-        text("general.name", shape.name()),
-        text("tokenizer.ggml.model", "none"),
+        text("general.name", name),
         int("vocab_size", dims.vocab),
         int("context_length", CONTEXT as usize),
         int("embedding_length", dims.hidden),
@@ -67,16 +69,19 @@ fn metadata(shape: Shape) -> Vec<(String, Value)> {
     ]
 }
 
+/// A vector.
+pub fn vector(name: String, n: usize) -> Tensor {
+    Tensor { name, shape: vec![n], storage: Storage::F32 }
+}
+
 /// All tensors, the largest first.
-fn tensors(shape: Shape) -> Vec<Tensor> {
-    let dims = shape.dims();
+pub fn tensors(dims: &Dims) -> Vec<Tensor> {
     let (hidden, kv, ffn) = (dims.hidden, dims.kv_dim(), dims.ffn);
     let matrix = |name: String, rows: usize, cols: usize| Tensor {
         name,
         shape: vec![rows, cols],
         storage: Storage::Q4_0,
     };
-    let vector = |name: String, n: usize| Tensor { name, shape: vec![n], storage: Storage::F32 };
     let mut all = vec![matrix("token_embd.weight".into(), dims.vocab, hidden)];
     if !dims.tied {
         all.push(matrix("output.weight".into(), dims.vocab, hidden));
@@ -152,7 +157,7 @@ mod tests {
             (Shape::Three, 3.0e9, 3.2e9),
             (Shape::Seven, 7.5e9, 7.8e9),
         ] {
-            let tensors = tensors(shape);
+            let tensors = tensors(&shape.dims());
             let packed = tensors.iter().filter(|t| t.storage == Storage::Q4_0);
             assert!(packed.clone().all(|t| t.cols() % gguf::Q4_0_BLOCK == 0));
             let n: usize = tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum();
@@ -231,7 +236,8 @@ mod tests {
     fn another_reader_finds_every_tensor_and_key() {
         use candle_core::quantized::gguf_file::Content;
 
-        let tensors: Vec<Tensor> = tensors(Shape::Half)
+        let dims = Shape::Half.dims();
+        let tensors: Vec<Tensor> = tensors(&dims)
             .into_iter()
             .map(|t| {
                 let cols = if t.storage == Storage::Q4_0 { 32 } else { 4 };
@@ -241,7 +247,7 @@ mod tests {
             .collect();
         let mut file = std::io::Cursor::new(Vec::new());
         let mut random = Random::new(0, 0);
-        gguf::write(&mut file, &metadata(Shape::Half), &tensors, |i, row| {
+        gguf::write(&mut file, &metadata("", &dims), &tensors, |i, row| {
             fill(&tensors[i], &mut random, row);
         })
         .unwrap();

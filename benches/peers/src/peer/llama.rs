@@ -20,9 +20,7 @@ use crate::args::Work;
 use crate::error::{Error, Result};
 use crate::report::{Decode, Image, Measured, locked_version};
 use crate::stats::Rate;
-
-/// Pixels of the side of what becomes one token.
-const TOKEN_SIDE: usize = 28;
+use crate::tower::TOKEN_SIDE;
 
 /// Where it computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
