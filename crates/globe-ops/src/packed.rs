@@ -143,10 +143,7 @@ impl PackedMatrix {
         let width = self.blocks() * BLOCK;
         let share = |part: &PackedPart| {
             let words = part.words.clone().try_into_primitive::<CubeBackend>();
-            let CubeTensor { client, device, handle, .. } = on_gpu(words)?;
-            let shape = Shape::from([part.rows, width]);
-            let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
-            Ok(Tensor::<2>::from_primitive::<CubeBackend>(values))
+            Ok(as_values(on_gpu(words)?, [part.rows, width]))
         };
         self.parts.iter().map(share).collect()
     }
@@ -206,6 +203,14 @@ impl PackedMatrix {
     pub(crate) fn scale_words(&self) -> usize {
         Self::row_scale_bytes(self.format, self.cols) / 4
     }
+}
+
+/// The buffer of words as f32 values.
+pub(crate) fn as_values<const D: usize>(buffer: CubeTensor, shape: [usize; D]) -> Tensor<D> {
+    let CubeTensor { client, device, handle, .. } = buffer;
+    let shape = Shape::from(shape);
+    let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
+    Tensor::from_primitive::<CubeBackend>(values)
 }
 
 /// The buffer of `n` values as words.

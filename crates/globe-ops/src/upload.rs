@@ -1,10 +1,10 @@
 //! Bytes of a model into device memory.
 
-use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use cubecl::wgpu::WgpuResource;
 
+use crate::packed::as_values;
 use crate::raw_loop::{RawQueue, pinned};
 use crate::{Compute, Error, Result, advance, flush};
 
@@ -127,10 +127,8 @@ impl<'a> Uploads<'a> {
     /// # Panics
     /// As [`Self::words`].
     pub fn values(&mut self, i: usize) -> Result<Tensor<1>> {
-        let CubeTensor { client, device, handle, meta, .. } = advance::int(&self.words(i)?)?;
-        let shape = meta.shape().clone();
-        let values = CubeTensor::new_contiguous(client, device, shape, handle, DType::F32);
-        Ok(Tensor::from_primitive::<CubeBackend>(values))
+        let words = self.words(i)?;
+        Ok(as_values(advance::int(&words)?, words.dims()))
     }
 }
 
